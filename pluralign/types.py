@@ -1,0 +1,508 @@
+"""The frozen dataclasses that pass between rooms. numpy only: torch and jax never meet here.
+
+Axis words, the same in shape annotations, einops patterns, numpyro plates and docs:
+`choice` (one act of choosing), `slot` (a place in a slate), `grade` (one act of grading), `annotator`,
+`item` (a prompt with a response), `prompt`, `candidate` (an item among those of its prompt), `objective`,
+`feature`, `draw` (of the posterior), `voter` (whoever a rule counts: an annotator, a latent component, a group).
+
+Masks: True means *counts*. Utilities are in logits until a `scale` says otherwise.
+"""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from pluralign.errors import InputError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+Array = np.ndarray
+
+
+def _check(ok: bool, message: str) -> None:
+    if not ok:
+        raise InputError(message)
+
+
+def _freeze(instance: Any, **arrays: tuple[Any, Any]) -> None:
+    """Convert each field to an array of the stated dtype; a frozen dataclass still owns its arrays."""
+    for name, (value, dtype) in arrays.items():
+        object.__setattr__(instance, name, np.asarray(value, dtype))
+
+
+def _finite(name: str, value: Array) -> None:
+    if value.size and not np.isfinite(value).all():
+        where = tuple(int(i) for i in np.argwhere(~np.isfinite(value))[0])
+        raise InputError(f"{name}{list(where)} is {value[where]}; every entry must be finite.")
+
+
+def _simplex(name: str, value: Array) -> None:
+    """Check that the last axis of `value` is a probability vector."""
+    _finite(name, value)
+    _check(bool((value >= 0).all()), f"{name} has a negative entry ({value.min():.6g}).")
+    off = np.abs(value.sum(-1) - 1)
+    if off.size and off.max() > 1e-6:
+        row = np.unravel_index(int(off.argmax()), off.shape)
+        where = f"{name}{[int(i) for i in row]}" if off.ndim else name
+        raise InputError(f"{where} sums to {value.sum(-1)[row]:.8g}, not 1; divide it by its sum.")
+
+
+@dataclass(frozen=True, eq=False)
+class Choices:
+    """Comparisons, ties, best-of-k, rankings, corrections, demonstrations: an order over a slate.
+
+    Attributes:
+        slate: item index in each slot as it was shown, -1 = empty slot.
+        rank: 0 = best, equal = tie, -1 = shown but not ranked (below all ranked) or empty.
+        annotator: index of who chose.
+        objective: index of what was asked (into `Feedback.objectives`).
+        context: place of the choice in the annotator's own order of work, -1 = unknown.
+    """
+
+    slate: Int[Array, "choice slot"]
+    rank: Int[Array, "choice slot"]
+    annotator: Int[Array, " choice"]
+    objective: Int[Array, " choice"]
+    context: Int[Array, " choice"]
+
+    def __post_init__(self):
+        _freeze(self, **{name: (value, np.int32) for name, value in vars(self).items()})
+        n = len(self.slate)
+        _check(self.slate.ndim == 2, f"slate must be [choice slot], got shape {self.slate.shape}.")
+        _check(self.rank.shape == self.slate.shape, "rank and slate must have the same shape.")
+        for name in ("annotator", "objective", "context"):
+            shape = getattr(self, name).shape
+            _check(shape == (n,), f"{name} must be [choice] = [{n}], got shape {shape}.")
+        ranked = (self.slate < 0) & (self.rank >= 0)
+        _check(not ranked.any(), "an empty slot (slate -1) carries a rank.")
+        best = np.where(self.rank >= 0, self.rank, np.iinfo(np.int32).max).min(1, initial=2**31 - 1)
+        _check(bool((best == 0).all()), "every choice needs a best item: some row of rank has no 0.")
+
+    def __len__(self) -> int:
+        return len(self.slate)
+
+    def where(self, counts: Bool[Array, " choice"]) -> "Choices":
+        """Return the choices for which `counts` is True."""
+        return Choices(**{name: value[counts] for name, value in vars(self).items()})
+
+
+@dataclass(frozen=True, eq=False)
+class Grades:
+    """Ratings, Likert grades, labels, approvals, agree/pass/disagree votes: one value for one item.
+
+    Attributes:
+        item: index of what was graded.
+        value: grade on its scale, 0 = lowest.
+        scale: index of the scale.
+        annotator: index of who graded.
+        objective: index of what was asked.
+        context: place in the annotator's own order of work, -1 = unknown.
+    """
+
+    item: Int[Array, " grade"]
+    value: Int[Array, " grade"]
+    scale: Int[Array, " grade"]
+    annotator: Int[Array, " grade"]
+    objective: Int[Array, " grade"]
+    context: Int[Array, " grade"]
+
+    def __post_init__(self):
+        _freeze(self, **{name: (value, np.int32) for name, value in vars(self).items()})
+        shapes = {name: value.shape for name, value in vars(self).items()}
+        _check(set(shapes.values()) == {(len(self.item),)}, f"all fields must be [grade], got {shapes}.")
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+    @classmethod
+    def none(cls) -> "Grades":
+        """Return an empty block."""
+        return cls(*([np.zeros(0, np.int32)] * 6))
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """What a simulated community really wants: `u[annotator, item] = phi[item] · weights[annotator]`."""
+
+    weights: Float[Array, "annotator feature"]
+    features: tuple[str, ...]
+    careless: Bool[Array, " annotator"]
+
+    def __post_init__(self):
+        _freeze(self, weights=(self.weights, np.float64), careless=(self.careless, np.bool_))
+        expected = (len(self.careless), len(self.features))
+        _check(self.weights.shape == expected, f"weights must be {expected}, got {self.weights.shape}.")
+
+
+@dataclass(frozen=True, eq=False)
+class Feedback:
+    """Who judged what, and how.
+
+    Attributes:
+        items: table of `prompt_id` (dense integers from 0), `prompt`, `response`, `source`.
+        annotators: table of `id`, `weight` (how much the annotator counts) and any attributes.
+        objectives: names of what was asked.
+        choices: all orders over slates.
+        grades: all grades.
+        provenance: where it came from: source config, content hash, rows read, rows set aside and why.
+        truth: the simulated annotators' own utilities, if there are any.
+    """
+
+    items: "Dataset"
+    annotators: "Dataset"
+    objectives: tuple[str, ...]
+    choices: Choices
+    grades: Grades
+    provenance: dict[str, Any] = field(default_factory=dict)
+    truth: Truth | None = None
+
+    def __post_init__(self):
+        for table, columns in (("items", ("prompt_id", "prompt", "response")), ("annotators", ("id", "weight"))):
+            have = getattr(self, table).column_names
+            missing = [c for c in columns if c not in have]
+            _check(not missing, f"{table} lacks the columns {missing}; it has {have}.")
+        bounds = {"annotator": len(self.annotators), "objective": len(self.objectives)}
+        for name, block, item in (("choices", self.choices, "slate"), ("grades", self.grades, "item")):
+            for column, size in {item: len(self.items), **bounds}.items():
+                index, lowest = getattr(block, column), -1 if column == "slate" else 0
+                if index.size and not (lowest <= index.min() and index.max() < size):
+                    bad = index[(index < lowest) | (index >= size)].flat[0]
+                    raise InputError(f"{name}.{column} holds {bad}, outside {lowest}..{size - 1}.")
+
+    @property
+    def prompt_id(self) -> Int[Array, " item"]:
+        """Index of each item's prompt."""
+        return np.asarray(self.items["prompt_id"], np.int32)
+
+    def where(self, counts: Bool[Array, " choice"]) -> "Feedback":
+        """Return the same items and annotators with only the choices for which `counts` is True."""
+        return replace(self, choices=self.choices.where(counts))
+
+    def attribute(self, name: str) -> tuple[str, ...]:
+        """Return one attribute of every annotator, as words.
+
+        Raises:
+            InputError: there is no such attribute.
+        """
+        have = [c for c in self.annotators.column_names if c not in ("id", "weight")]
+        _check(name in have, f"annotators have no attribute {name!r}; they have {have or 'none'}.")
+        return tuple(str(value) for value in self.annotators[name])
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Linear features of items, `phi = (raw - origin) basis^T`, with what is needed to make more of them.
+
+    Attributes:
+        phi: one row per item of the feedback.
+        names: one per feature.
+        origin: subtracted from the raw representation.
+        basis: rows are features in terms of the raw representation.
+        provenance: model, pooling, explained variance, content hash.
+    """
+
+    phi: Float[Array, "item feature"]
+    names: tuple[str, ...]
+    origin: Float[Array, " raw"]
+    basis: Float[Array, "feature raw"]
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        _freeze(self, **{name: (getattr(self, name), np.float32) for name in ("phi", "origin", "basis")})
+        _check(self.phi.ndim == 2, f"phi must be [item feature], got shape {self.phi.shape}.")
+        _check(len(self.names) == self.phi.shape[1], f"{len(self.names)} names, {self.phi.shape[1]} features.")
+        expected = (self.phi.shape[1], len(self.origin))
+        _check(self.basis.shape == expected, f"basis must be {expected}, got {self.basis.shape}.")
+        _finite("phi", self.phi)
+
+    def project(self, raw: Float[Array, "item raw"]) -> Float[Array, "item feature"]:
+        """Return the features of further items from their raw representation."""
+        return (np.asarray(raw, np.float32) - self.origin) @ self.basis.T
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """Whether the numbers of a posterior can be trusted.
+
+    Attributes:
+        method: what made the draws.
+        chains: how many independent chains.
+        draws: draws per chain.
+        divergences: divergent transitions after warm-up.
+        rhat: worst rank-normalised split R-hat of each site (Vehtari et al. 2021).
+        ess_bulk: smallest bulk effective sample size of each site.
+        ess_tail: smallest tail effective sample size of each site.
+        seconds: wall time of the fit.
+        caveats: what is wrong, in sentences; empty means that every check passed.
+        notes: facts about the fit that are no fault (conventions, what was not identified and how it is pinned).
+    """
+
+    method: str
+    chains: int
+    draws: int
+    divergences: int
+    rhat: dict[str, float]
+    ess_bulk: dict[str, float]
+    ess_tail: dict[str, float]
+    seconds: float
+    caveats: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def converged(self) -> bool:
+        """True if no check failed."""
+        return not self.caveats
+
+
+@dataclass(frozen=True, eq=False)
+class RewardPosterior:
+    """Draws of every voter's reward weights: `r[draw, voter](item) = phi[item] · weights[draw, voter, objective]`.
+
+    Attributes:
+        weights: in logits per unit of feature.
+        mass: how much each voter counts, sums to 1.
+        voters: their names.
+        membership: probability that an annotator is a voter; None if voters are the annotators, in order.
+        rater: per annotator and draw, parameters of noise: `lapse` (probability of a random answer),
+            `tie` (log tie propensity), `position` (logit bonus of the first slot); only those in the model.
+        features: names of the features.
+        fit: diagnostics.
+    """
+
+    weights: Float[Array, "draw voter objective feature"]
+    mass: Float[Array, " voter"]
+    voters: tuple[str, ...]
+    membership: Float[Array, "annotator voter"] | None
+    rater: dict[str, Float[Array, "draw annotator"]]
+    features: tuple[str, ...]
+    fit: FitReport
+
+    def __post_init__(self):
+        _freeze(self, weights=(self.weights, np.float32), mass=(self.mass, np.float64))
+        _check(self.weights.ndim == 4, f"weights must be [draw voter objective feature], got {self.weights.shape}.")
+        _finite("weights", self.weights)
+        _simplex("mass", self.mass)
+        _check(len(self.mass) == self.weights.shape[1] == len(self.voters), "mass, voters and weights disagree.")
+        _check(len(self.features) == self.weights.shape[3], "feature names and weights disagree.")
+
+    def save(self, path: str | Path) -> Path:
+        """Write the posterior with its diagnostics to a folder, atomically."""
+        from pluralign import artifacts
+
+        return artifacts.save(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "RewardPosterior":
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: the folder does not hold a posterior, or was changed since it was written.
+        """
+        from pluralign import artifacts
+
+        return artifacts.load(path, cls)
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """Utilities that are linear in features: `U[draw, voter, prompt, candidate] = phi · weights + offset`."""
+
+    phi: Float[Array, "prompt candidate feature"]
+    weights: Float[Array, "draw voter feature"]
+    offset: Float[Array, "draw voter"]
+
+    def __post_init__(self):
+        _freeze(self, **{name: (value, np.float64) for name, value in vars(self).items()})
+        _check(self.phi.shape[-1] == self.weights.shape[-1], "phi and weights disagree on features.")
+        _check(self.offset.shape == self.weights.shape[:2], "offset must be [draw voter].")
+        for name, value in vars(self).items():
+            _finite(name, value)
+
+
+@dataclass(frozen=True, eq=False)
+class Utilities:
+    """What each voter gains from each candidate answer, in every posterior draw.
+
+    Attributes:
+        value: the utilities, dense or kept factored.
+        mass: how much each voter counts, sums to 1.
+        reference: the policy to stay near, rows sum to 1; 0 = not a candidate of this prompt.
+        item: index of each candidate among the feedback's items, -1 = none.
+        voters: their names.
+        prompts: index of each row among the feedback's prompts.
+        scale: in words, what makes utilities of different voters comparable.
+        caveats: of the posterior behind them.
+    """
+
+    value: Float[Array, "draw voter prompt candidate"] | Linear
+    mass: Float[Array, " voter"]
+    reference: Float[Array, "prompt candidate"]
+    item: Int[Array, "prompt candidate"] | None = None
+    voters: tuple[str, ...] | None = None
+    prompts: tuple[int, ...] | None = None
+    scale: str = "as given"
+    caveats: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        _freeze(self, mass=(self.mass, np.float64), reference=(self.reference, np.float64))
+        if not isinstance(self.value, Linear):
+            _freeze(self, value=(self.value, np.float64))
+            _check(self.value.ndim == 4, f"value must be [draw voter prompt candidate], got {self.value.shape}.")
+            _finite("value", self.value)
+        _simplex("mass", self.mass)
+        _simplex("reference", self.reference)
+        shape = self.shape
+        _check(self.mass.shape == shape[1:2], f"mass is {self.mass.shape}, value has {shape[1]} voters.")
+        _check(self.reference.shape == shape[2:], f"reference is {self.reference.shape}, value needs {shape[2:]}.")
+        if self.item is None:
+            n = int(np.prod(self.reference.shape))
+            object.__setattr__(self, "item", np.arange(n).reshape(self.reference.shape))
+        _freeze(self, item=(self.item, np.int32))
+        _check(self.item.shape == self.reference.shape, "item and reference must have the same shape.")
+        if self.voters is None:
+            object.__setattr__(self, "voters", tuple(f"voter {v}" for v in range(shape[1])))
+        if self.prompts is None:
+            object.__setattr__(self, "prompts", tuple(range(shape[2])))
+        _check(len(self.voters) == shape[1], f"{len(self.voters)} voter names, {shape[1]} voters.")
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Sizes of (draw, voter, prompt, candidate)."""
+        if isinstance(self.value, Linear):
+            return (*self.value.offset.shape, *self.value.phi.shape[:2])  # pyright: ignore[reportReturnType]
+        return self.value.shape  # pyright: ignore[reportReturnType]
+
+    def dense(self) -> Float[Array, "draw voter prompt candidate"]:
+        """Return `U[draw, voter, prompt, candidate]` in full."""
+        if not isinstance(self.value, Linear):
+            return self.value
+        tilted = np.einsum("xyf,svf->svxy", self.value.phi, self.value.weights, optimize=True)
+        return tilted + self.value.offset[:, :, None, None]
+
+    def expected(self, lottery: Float[Array, "prompt candidate"]) -> Float[Array, "draw voter"]:
+        """Return `u[draw, voter] = mean_prompt sum_candidate lottery U`."""
+        if not isinstance(self.value, Linear):
+            return np.einsum("xy,svxy->sv", lottery, self.value) / len(lottery)
+        embedding = np.einsum("xy,xyf->f", lottery, self.value.phi) / len(lottery)
+        return self.value.weights @ embedding + self.value.offset
+
+    def weighted(self, weights: Float[Array, "draw voter"]) -> Float[Array, "prompt candidate"]:
+        """Return `sum_{draw, voter} weights U`, the reward that these multipliers make."""
+        if not isinstance(self.value, Linear):
+            return np.einsum("sv,svxy->xy", weights, self.value, optimize=True)
+        contracted = np.einsum("sv,svf->f", weights, self.value.weights)
+        return self.value.phi @ contracted + (weights * self.value.offset).sum()
+
+    def of(self, phi: Float[Array, "item feature"]) -> Float[Array, "draw voter item"]:
+        """Return the utilities of further responses from their features.
+
+        Raises:
+            InputError: these utilities are dense, so they say nothing of responses outside the table.
+        """
+        if not isinstance(self.value, Linear):
+            raise InputError("dense utilities know only their own candidates; make them from features instead.")
+        return np.einsum("svf,if->svi", self.value.weights, np.asarray(phi, np.float64)) + self.value.offset[..., None]
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Evidence that a lottery solves its program, computed after and apart from the solve.
+
+    Attributes:
+        value: objective at the lottery that is returned (a lower bound of the optimum).
+        upper_bound: Lagrangian dual at the multipliers that are returned.
+        gap: `upper_bound - value`, in units of welfare.
+        tv: total variation between the solver's lottery and the one rebuilt from the multipliers,
+            `reference exp(sum multipliers U / beta)`; largest over prompts.
+        tv_bound: no optimal lottery is farther than this from the returned one, mean over prompts:
+            `sqrt(gap / (2 beta))`, by strong concavity and Pinsker's inequality.
+        tolerance: largest `tv` that was accepted.
+        solver: which solver, and the status that it gave.
+        seconds: wall time of the solve with its certificate.
+    """
+
+    value: float
+    upper_bound: float
+    gap: float
+    tv: float
+    tv_bound: float
+    tolerance: float
+    solver: str
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class LinearReward:
+    """A reward for any response: `r = phi · weights`; only differences within a prompt mean something."""
+
+    weights: Float[Array, " feature"]
+
+    def __post_init__(self):
+        _freeze(self, weights=(self.weights, np.float64))
+        _finite("weights", self.weights)
+
+    def score(self, phi: Float[Array, "item feature"]) -> Float[Array, " item"]:
+        """Return the reward of responses with these features.
+
+        Raises:
+            InputError: the features are not those that the reward was made from.
+        """
+        phi = np.asarray(phi, np.float64)
+        have, need = phi.shape[-1], len(self.weights)
+        _check(have == need, f"{have} features, but this reward was made from {need}; encode with the same map.")
+        return phi @ self.weights
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What a social-choice rule decided.
+
+    Attributes:
+        name: of the rule, as in configs and file names.
+        lottery: probability of each candidate, rows sum to 1.
+        weights: the rule's multipliers of `u[draw, voter]`; None for rules that have none.
+        reward: how to score a response that was not a candidate; None if utilities have no features.
+        beta: price of a nat of divergence from the reference, in units of welfare.
+        risk: in words, how draws were combined.
+        certificate: evidence of optimality.
+        utilities: the problem that was solved.
+    """
+
+    name: str
+    lottery: Float[Array, "prompt candidate"]
+    weights: Float[Array, "draw voter"] | None
+    reward: LinearReward | None
+    beta: float
+    risk: str
+    certificate: Certificate
+    utilities: Utilities
+
+    def __post_init__(self):
+        _freeze(self, lottery=(self.lottery, np.float64))
+        _simplex("lottery", self.lottery)
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """What the user must know before trusting any number made from this choice."""
+        return self.utilities.caveats
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A trained LoRA adapter.
+
+    Attributes:
+        adapter: folder that `peft` loads.
+        model: base model, as it was given.
+        history: one record of metrics per logged step.
+        caveats: of the choice that it was trained on.
+    """
+
+    adapter: Path
+    model: str
+    history: tuple[dict[str, float], ...]
+    caveats: tuple[str, ...] = ()
