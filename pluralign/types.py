@@ -490,6 +490,20 @@ class Choice:
         """What the user must know before trusting any number made from this choice."""
         return self.utilities.caveats
 
+    def log_ratio(self) -> Float[Array, "prompt candidate"]:
+        """Return `log(lottery / reference)`, centred to mean 0 under the reference; 0 where the reference is 0.
+
+        It is what a policy has to learn. From the multipliers it is exact even where the lottery underflows.
+        """
+        reference = self.utilities.reference
+        if self.weights is not None:
+            ratio = self.utilities.weighted(self.weights) / self.beta
+        else:
+            counts = (reference > 0) & (self.lottery > 0)
+            ratio = np.log(np.where(counts, self.lottery, 1e-12) / np.where(reference > 0, reference, 1))
+        ratio = np.where(reference > 0, ratio, 0)
+        return np.where(reference > 0, ratio - (reference * ratio).sum(-1, keepdims=True), 0)
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -506,3 +520,84 @@ class Policy:
     model: str
     history: tuple[dict[str, float], ...]
     caveats: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its 90 % interval (equal-tailed)."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well a model predicts judgements that it has not seen.
+
+    Attributes:
+        model: its name.
+        log_loss: mean negative log probability of the outcome, in nats.
+        stderr: standard error of `log_loss`, clustered by annotator.
+        accuracy: share of outcomes that were the most probable one.
+        judgements: how many were held out.
+    """
+
+    model: str
+    log_loss: float
+    stderr: float
+    accuracy: float
+    judgements: int
+
+
+@dataclass(frozen=True)
+class Welfare:
+    """What a trained policy gives to a group, in the units of the chosen scale.
+
+    Attributes:
+        policy: name of the rule that it was trained for.
+        group: name of the group.
+        mass: the group's share of all voters.
+        before: welfare under the base model, as inferred.
+        after: welfare under the trained policy, as inferred.
+        gain: their difference.
+        true_before: the same under the simulated annotators' own utilities, if known.
+        true_after: the same.
+        true_gain: the same.
+    """
+
+    policy: str
+    group: str
+    mass: float
+    before: Estimate
+    after: Estimate
+    gain: Estimate
+    true_before: Estimate | None = None
+    true_after: Estimate | None = None
+    true_gain: Estimate | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A response that a policy wrote; `policy` is "base model" or the name of a rule."""
+
+    policy: str
+    prompt: str
+    response: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured after fitting and training.
+
+    Attributes:
+        scores: held-out predictions of the posterior beside simpler models.
+        welfare: what each trained policy gives to each group.
+        samples: responses side by side.
+        notes: how it was measured, in sentences.
+    """
+
+    scores: tuple[Score, ...] = ()
+    welfare: tuple[Welfare, ...] = ()
+    samples: tuple[Sample, ...] = ()
+    notes: tuple[str, ...] = ()
