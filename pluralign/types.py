@@ -601,3 +601,22 @@ class Evaluation:
     welfare: tuple[Welfare, ...] = ()
     samples: tuple[Sample, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What a run says: a page for people, the same numbers for programs, and its verdicts in sentences.
+
+    Attributes:
+        html: the page.
+        json: every number on the page.
+        tables: the content of `json`, as plain objects.
+        verdicts: what to remember.
+        caveats: why the numbers must not be trusted yet; empty means that no check failed.
+    """
+
+    html: Path
+    json: Path
+    tables: dict[str, Any]
+    verdicts: tuple[str, ...]
+    caveats: tuple[str, ...] = ()
