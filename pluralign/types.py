@@ -199,6 +199,7 @@ class Features:
 
     Attributes:
         phi: one row per item of the feedback.
+        prompt_id: index of each item's prompt; items of one prompt are its candidates.
         names: one per feature.
         origin: subtracted from the raw representation.
         basis: rows are features in terms of the raw representation.
@@ -206,6 +207,7 @@ class Features:
     """
 
     phi: Float[Array, "item feature"]
+    prompt_id: Int[Array, " item"]
     names: tuple[str, ...]
     origin: Float[Array, " raw"]
     basis: Float[Array, "feature raw"]
@@ -213,7 +215,11 @@ class Features:
 
     def __post_init__(self):
         _freeze(self, **{name: (getattr(self, name), np.float32) for name in ("phi", "origin", "basis")})
+        _freeze(self, prompt_id=(self.prompt_id, np.int32))
         _check(self.phi.ndim == 2, f"phi must be [item feature], got shape {self.phi.shape}.")
+        shape = (len(self.phi),)
+        _check(self.prompt_id.shape == shape, f"prompt_id must be [item] = {list(shape)}, got {self.prompt_id.shape}.")
+        _check(bool((self.prompt_id >= 0).all()), "prompt_id has a negative entry; prompts are numbered from 0.")
         _check(len(self.names) == self.phi.shape[1], f"{len(self.names)} names, {self.phi.shape[1]} features.")
         expected = (self.phi.shape[1], len(self.origin))
         _check(self.basis.shape == expected, f"basis must be {expected}, got {self.basis.shape}.")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pluralign.errors import InputError
-from pluralign.types import Choices, Linear, Utilities
+from pluralign.types import Choices, Features, Linear, Utilities
 
 rng = np.random.default_rng(0)
 
@@ -54,3 +54,26 @@ def test_a_choice_needs_a_best_item_and_no_rank_in_an_empty_slot():
         Choices([[0, 1]], [[1, 2]], [0], [0], [-1])
     with pytest.raises(InputError, match="empty slot"):
         Choices([[0, -1]], [[0, 1]], [0], [0], [-1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prompt_id": [0, 0]}, r"prompt_id must be \[item\] = \[3\]"),
+        ({"prompt_id": [0, 0, -1]}, "prompt_id has a negative entry"),
+        ({"names": ("a",)}, "1 names, 2 features"),
+        ({"basis": np.eye(3)}, "basis must be"),
+        ({"phi": [[0, 0], [0, np.inf], [0, 0]]}, r"phi\[1, 1\] is inf"),
+    ],
+)
+def test_features_name_the_offending_value(changes, message):
+    fields = {
+        "phi": np.eye(3)[:, :2],
+        "prompt_id": [0, 0, 1],
+        "names": ("a", "b"),
+        "origin": [1, 1],
+        "basis": np.eye(2),
+    }
+    assert Features(**fields).prompt_id.tolist() == [0, 0, 1]
+    with pytest.raises(InputError, match=message):
+        Features(**(fields | changes))
