@@ -100,18 +100,21 @@ def save(value: Any, path: str | Path, *, key: str | None = None) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    os.chmod(temporary, 0o755)
-    arrays: dict[str, np.ndarray] = {}
-    tables: dict[str, Any] = {}
-    encoded = _encode(value, "", arrays, tables)
-    np.savez(temporary / "arrays.npz", **arrays)  # pyright: ignore[reportArgumentType]
-    for name, table in tables.items():
-        pyarrow.parquet.write_table(table.with_format("arrow")[:], temporary / f"{name}.parquet")
-    files = {p.name: digest(p.read_bytes()) for p in sorted(temporary.iterdir())}
-    manifest = {"value": encoded, "files": files, "key": key, "versions": versions()}
-    manifest["hash"] = digest(encoded, files)
-    write_json(temporary / MANIFEST, manifest)
-    return replace_folder(temporary, path)
+    try:
+        os.chmod(temporary, 0o755)
+        arrays: dict[str, np.ndarray] = {}
+        tables: dict[str, Any] = {}
+        encoded = _encode(value, "", arrays, tables)
+        np.savez(temporary / "arrays.npz", **arrays)  # pyright: ignore[reportArgumentType]
+        for name, table in tables.items():
+            pyarrow.parquet.write_table(table.with_format("arrow")[:], temporary / f"{name}.parquet")
+        files = {p.name: digest(p.read_bytes()) for p in sorted(temporary.iterdir())}
+        manifest = {"value": encoded, "files": files, "key": key, "versions": versions()}
+        manifest["hash"] = digest(encoded, files)
+        write_json(temporary / MANIFEST, manifest)
+        return replace_folder(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # moved away by now, unless writing failed
 
 
 def load(path: str | Path, kind: type[T]) -> T:

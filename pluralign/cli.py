@@ -1,0 +1,151 @@
+"""The command line: thin. Every command is a few calls that a Python program could make."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+
+from pluralign.errors import InputError, PluralignError
+
+console = Console()
+
+
+@dataclass(frozen=True)
+class Run:
+    """Carry an experiment from judgements to trained policies and a report.
+
+    Stages whose inputs have not changed are not run again; a run that was killed goes on where it was.
+    Any key of the config takes a new value on the command line: --inference.draws 200 --policy.steps 50
+
+    Attributes:
+        config: YAML file of the experiment.
+        out: run folder; default: runs/<name of the config>.
+    """
+
+    config: tyro.conf.Positional[Path]
+    out: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+
+    def __call__(self, overrides: dict[str, str]) -> None:
+        """Carry the command out."""
+        from pluralign import pipeline, report
+        from pluralign.config import load
+
+        folder = self.out or Path("runs") / self.config.stem
+        experiment = load(self.config, overrides)
+        written = pipeline.run(experiment, folder, console)
+        console.print(report.summary_table(written))
+        console.print(f"Report: [bold]{folder / 'report.html'}[/bold]  (every number: {folder / 'report.json'})")
+
+
+@dataclass(frozen=True)
+class Check:
+    """Read a config and its data and describe them; nothing is inferred or trained.
+
+    Attributes:
+        config: YAML file of the experiment; any key takes a new value on the command line, as for `run`.
+    """
+
+    config: tyro.conf.Positional[Path]
+
+    def __call__(self, overrides: dict[str, str]) -> None:
+        """Carry the command out."""
+        from pluralign import feedback
+        from pluralign.config import dump, load
+
+        experiment = load(self.config, overrides)
+        console.print(dump(experiment), highlight=False, markup=False)
+        console.print(feedback.describe(experiment.feedback.load()))
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Apply every rule of a finished run to its posterior: what each gives to whom.
+
+    Attributes:
+        run: folder of the run.
+    """
+
+    run: tyro.conf.Positional[Path]
+
+    def __call__(self, overrides: dict[str, str]) -> None:
+        """Carry the command out."""
+        from pluralign import pipeline
+
+        _refuse(overrides)
+        console.print(pipeline.compare(self.run))
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write the report of a run folder again.
+
+    Attributes:
+        run: folder of the run.
+        groups: annotator attribute by which the report tells who gains and who loses.
+    """
+
+    run: tyro.conf.Positional[Path]
+    groups: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+
+    def __call__(self, overrides: dict[str, str]) -> None:
+        """Carry the command out."""
+        from pluralign import report
+
+        _refuse(overrides)
+        console.print(report.summary_table(report.write(self.run, groups=self.groups)))
+        console.print(f"Report: [bold]{self.run / 'report.html'}[/bold]")
+
+
+Command = (
+    Annotated[Run, tyro.conf.subcommand("run")]
+    | Annotated[Check, tyro.conf.subcommand("check")]
+    | Annotated[Compare, tyro.conf.subcommand("compare")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
+)
+
+
+def overrides_of(words: list[str]) -> dict[str, str]:
+    """Return `--key value` and `--key=value` words as a mapping of dotted keys.
+
+    Raises:
+        InputError: a word is no option, or an option has no value.
+    """
+    found, rest = {}, list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            raise InputError(f"do not know what to do with {word!r}; new values are given as --key value.")
+        key, equals, value = word[2:].partition("=")
+        if not equals:
+            if not rest:
+                raise InputError(f"--{key} needs a value.")
+            value = rest.pop(0)
+        found[key] = value
+    return found
+
+
+def _refuse(overrides: dict[str, str]) -> None:
+    if overrides:
+        raise InputError(f"this command takes no --{next(iter(overrides))}; see `pluralign --help`.")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of the `pluralign` command."""
+    try:
+        command, words = tyro.cli(
+            Command,
+            prog="pluralign",
+            description="From judgements of people who disagree to policies, and who gains and loses under each rule.",
+            args=arguments,
+            return_unknown_args=True,
+        )
+        command(overrides_of(words))
+    except PluralignError as error:
+        Console(stderr=True).print(
+            f"[bold red]{type(error).__name__}[/bold red]: {escape(str(error))}", highlight=False
+        )
+        sys.exit(2 if isinstance(error, InputError) else 1)

@@ -1,0 +1,260 @@
+"""An experiment is its components, nested; YAML is their literal form.
+
+A new component becomes a choice in YAML by its name in one of the unions below.
+"""
+
+import difflib
+import os
+import re
+import types as python_types
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
+from pydantic import Field, TypeAdapter, ValidationError
+
+from pluralign.artifacts import plain
+from pluralign.choice import CVaR, GapScale, Maximin, Mean, Nash, NoScale, RangeScale, StdScale, Utilitarian
+from pluralign.errors import InputError
+from pluralign.features import Encoder, Lexicon
+from pluralign.feedback import Community, Table
+from pluralign.policy import DPO
+from pluralign.reward import NUTS, SVI, Hierarchical, Pooled
+
+Source = Annotated[Table | Community, Field(discriminator="kind")]
+FeatureMap = Annotated[Encoder | Lexicon, Field(discriminator="kind")]
+Population = Annotated[Pooled | Hierarchical, Field(discriminator="kind")]
+Inference = Annotated[NUTS | SVI, Field(discriminator="kind")]
+Scale = Annotated[NoScale | StdScale | RangeScale | GapScale, Field(discriminator="kind")]
+Rule = Annotated[Utilitarian | Nash | Maximin, Field(discriminator="kind")]
+Risk = Annotated[Mean | CVaR, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How trained policies are measured: responses are sampled and scored by every voter's utility.
+
+    Args:
+        prompts: share of the prompts that rules and training never see, and policies are measured on;
+            0 measures on the prompts of training, which the report then says.
+        responses: sampled per prompt and policy.
+        max_tokens: of a response.
+        temperature: of sampling.
+        shown: prompts whose responses stand side by side in the report.
+    """
+
+    prompts: float = 0.25
+    responses: int = 8
+    max_tokens: int = 48
+    temperature: float = 1.0
+    shown: int = 4
+    kind: Literal["sampling"] = "sampling"
+
+    def __post_init__(self):
+        if not 0 <= self.prompts < 1:
+            raise InputError(f"prompts is {self.prompts}; a share of prompts to hold out lies in [0, 1).")
+        if self.responses < 1 or self.max_tokens < 1:
+            raise InputError("responses and max_tokens must be at least 1.")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """From judgements to trained policies and a report.
+
+    Args:
+        feedback: where the judgements come from.
+        features: how a response becomes numbers.
+        reward: what is assumed of the population of annotators.
+        inference: how the posterior is computed.
+        holdout: share of each annotator's judgements that the posterior does not see and is scored on.
+        scale: what makes utilities of different voters comparable.
+        rules: social-choice rules to compare.
+        risk: how posterior draws are combined.
+        beta: price of a nat of divergence from the reference, in units of welfare.
+        draws: posterior draws that enter the rules.
+        policy: how policies are trained; none trains nothing.
+        train: kinds of the rules that policies are trained for.
+        sampling: how trained policies are measured.
+        groups: annotator attribute by which the report tells who gains and who loses.
+        seed: of everything random.
+    """
+
+    feedback: Source
+    features: FeatureMap
+    reward: Population = field(default_factory=Hierarchical)
+    inference: Inference = field(default_factory=NUTS)
+    holdout: float = 0.2
+    scale: Scale = field(default_factory=StdScale)
+    rules: tuple[Rule, ...] = (Utilitarian(), Nash(), Maximin())
+    risk: Risk = field(default_factory=Mean)
+    beta: float = 0.1
+    draws: int = 100
+    policy: DPO | None = None
+    train: tuple[str, ...] = ()
+    sampling: Sampling = field(default_factory=Sampling)
+    groups: str | None = None
+    seed: int = 0
+
+    def __post_init__(self):
+        if not 0 <= self.holdout < 1:
+            raise InputError(f"holdout is {self.holdout}; a share of judgements lies in [0, 1).")
+        names = [rule.name for rule in self.rules]
+        if len(set(names)) < len(names) or not names:
+            raise InputError(f"rules are {names}; name at least one, and each once.")
+        for name in self.train:
+            if name not in names:
+                raise InputError(f"train names {name!r}, which is not among the rules {names}.{_near(name, names)}")
+        if self.train and self.policy is None:
+            raise InputError(
+                f"train names {list(self.train)} but there is no policy; add `policy: {{kind: dpo, ...}}`."
+            )
+
+
+def load(path: str | Path, overrides: Mapping[str, str] | None = None) -> Experiment:
+    """Read an experiment from YAML.
+
+    `${NAME}` and `${NAME:-default}` stand for environment variables.
+
+    Args:
+        path: of the YAML file.
+        overrides: dotted path of a key to its new value, in YAML, such as `{"inference.draws": "200"}`.
+
+    Raises:
+        InputError: the file is not there or not YAML; a key is unknown (with its path and the nearest right one);
+            a value is of the wrong type or out of range.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot read the config {path}: {error.strerror}.") from error
+    return parse(text, overrides, origin=str(path))
+
+
+def parse(text: str, overrides: Mapping[str, str] | None = None, *, origin: str = "config") -> Experiment:
+    """Read an experiment from YAML text; as `load`."""
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{origin} is not YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise InputError(f"{origin} must be a mapping of keys such as `feedback:` and `features:`.")
+    data = {key: value for key, value in data.items() if not str(key).startswith("x-")}  # a place for YAML anchors
+    for dotted, value in (overrides or {}).items():
+        _override(data, dotted, yaml.safe_load(value))
+    data = _expand(data, origin)
+    _check_keys(data, Experiment, ())
+    try:
+        return TypeAdapter(Experiment).validate_python(data)
+    except ValidationError as error:
+        told = [f"  {_dotted(e['loc'])}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()]
+        raise InputError("\n".join([f"{origin} does not fit:", *told])) from error
+
+
+def dump(experiment: Experiment) -> str:
+    """Return the YAML that `parse` reads back as the same experiment, every default written out."""
+    return yaml.safe_dump(plain(experiment), sort_keys=False, allow_unicode=True, width=100)
+
+
+def _dotted(path: Sequence[Any]) -> str:
+    """Return a pydantic location as a path that a user would type: without the tags of unions."""
+    tags = {kind for hint in (Source, FeatureMap, Population, Inference, Scale, Rule, Risk) for kind in _kinds(hint)}
+    return ".".join(str(p) for p in path if p not in tags and p != "DPO") or "config"
+
+
+def _near(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def _override(data: Any, dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    for depth, key in enumerate(parents):
+        where = ".".join(parents[: depth + 1])
+        if isinstance(data, list):
+            data = data[_index(data, key, where)]
+        elif isinstance(data, dict):
+            if data.get(key) is None:
+                data[key] = {}
+            data = data[key]
+        else:
+            raise InputError(f"override {dotted!r}: {'.'.join(parents[:depth])!r} is {data!r}, which has no keys.")
+    if isinstance(data, list):
+        data[_index(data, last, dotted)] = value
+    elif isinstance(data, dict):
+        data[last] = value
+    else:
+        raise InputError(f"override {dotted!r}: {'.'.join(parents)!r} is {data!r}, which has no keys.")
+
+
+def _index(data: list, key: str, where: str) -> int:
+    if not key.isdigit() or int(key) >= len(data):
+        raise InputError(f"override {where!r}: {key!r} is not a position from 0 to {len(data) - 1}.")
+    return int(key)
+
+
+def _expand(value: Any, origin: str) -> Any:
+    """Put environment variables in place of `${NAME}` and `${NAME:-default}`."""
+    if isinstance(value, dict):
+        return {key: _expand(v, origin) for key, v in value.items()}
+    if isinstance(value, list):
+        return [_expand(v, origin) for v in value]
+    if not isinstance(value, str):
+        return value
+
+    def substitute(match: re.Match) -> str:
+        name, default = match["name"], match["default"]
+        if name not in os.environ and default is None:
+            raise InputError(f"{origin} uses ${{{name}}}, which is not set; `export {name}=...` or write the path out.")
+        return os.environ.get(name) or default or ""
+
+    return re.sub(r"\$\{(?P<name>\w+)(:-(?P<default>[^}]*))?\}", substitute, value)
+
+
+def _members(hint: Any) -> list[Any]:
+    """Return the alternatives of a type hint, unions and annotations taken apart."""
+    if get_origin(hint) is Annotated:
+        return _members(get_args(hint)[0])
+    if get_origin(hint) in (Union, python_types.UnionType):
+        return [member for part in get_args(hint) for member in _members(part)]
+    return [hint]
+
+
+def _kinds(hint: Any) -> dict[str, type]:
+    components = [m for m in _members(hint) if is_dataclass(m)]
+    return {f.default: c for c in components for f in fields(c) if f.name == "kind"}  # pyright: ignore[reportReturnType]
+
+
+def _check_keys(value: Any, hint: Any, path: tuple[str, ...]) -> None:
+    """Refuse unknown keys and kinds, naming their path and the nearest right one."""
+    where = ".".join(path) or "config"
+    for member in _members(hint):
+        if isinstance(value, list) and get_origin(member) is tuple:
+            for i, element in enumerate(value):
+                _check_keys(element, get_args(member)[0], (*path, str(i)))
+    components = [m for m in _members(hint) if is_dataclass(m)]
+    if not components or not isinstance(value, dict):
+        return
+    kinds = _kinds(hint)
+    if len(components) > 1 and value.get("kind") is None:
+        raise InputError(f"{where} needs a `kind`: one of {', '.join(kinds)}.")
+    if "kind" in value and value["kind"] not in kinds:
+        raise InputError(
+            f"{where}.kind is {value['kind']!r}; it is one of {', '.join(kinds)}.{_near(value['kind'], [*kinds])}"
+        )
+    component = kinds[value["kind"]] if "kind" in value else components[0]
+    hints = get_type_hints(component, include_extras=True)
+    known = [f.name for f in fields(component)]
+    for key, inner in value.items():
+        if key not in known:
+            raise InputError(
+                f"{'.'.join((*path, str(key)))} is not a key; {where} takes {', '.join(known)}.{_near(key, known)}"
+            )
+        _check_keys(inner, hints[key], (*path, str(key)))
+    required = [f.name for f in fields(component) if f.default is MISSING and f.default_factory is MISSING]
+    missing = [name for name in required if name not in value]
+    if missing:
+        raise InputError(
+            f"{where} lacks {', '.join(missing)}, which {'have' if len(missing) > 1 else 'has'} no default."
+        )

@@ -1,0 +1,267 @@
+"""The stages in order. Each writes an artifact under the run folder and is skipped while its inputs are unchanged.
+
+    feedback -> features -> posterior -> scores -> choices/<rule> -> policies/<rule> -> evaluation -> report
+
+A stage's key is a hash of its own configuration and of the keys before it, so a change is followed by exactly the
+stages that depend on it, and a run that was killed goes on at the stage where it was (training: at its checkpoint).
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from jaxtyping import Float
+from rich.console import Console
+
+from pluralign import __version__, artifacts, choice, config, feedback, policy, report, reward
+from pluralign.config import Experiment
+from pluralign.types import (
+    Choice,
+    Estimate,
+    Evaluation,
+    Features,
+    Feedback,
+    FitReport,
+    Policy,
+    RewardPosterior,
+    Sample,
+    Score,
+    Truth,
+    Utilities,
+    Welfare,
+)
+
+T = TypeVar("T")
+BOOTSTRAP = 400  # resamples of prompts behind an interval
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Runs a stage, or reads what it wrote when the same inputs were last seen."""
+
+    folder: Path
+    console: Console
+
+    def run(self, name: str, kind: type[T], key: str, make: Callable[[], T]) -> T:
+        """Return the artifact `name`, made by `make` unless one with this key stands in the run folder."""
+        path = self.folder / name
+        if artifacts.key_of(path) == key:
+            self.console.print(f"[dim]{name:<28} unchanged[/dim]")
+            return artifacts.load(path, kind)
+        self.console.print(f"[bold]{name}[/bold] ...")
+        start = time.perf_counter()
+        value = make()
+        artifacts.save(value, path, key=key)
+        self.console.print(f"{name:<28} {time.perf_counter() - start:.1f} s")
+        return value
+
+
+def run(experiment: Experiment, out: str | Path, console: Console | None = None) -> report.Report:
+    """Carry an experiment from judgements to the report.
+
+    Args:
+        experiment: what to do.
+        out: run folder; what stands there already and is current is kept.
+        console: where progress is told.
+
+    Returns:
+        The report, whose files are `out/report.html` and `out/report.json`.
+    """
+    folder, console = Path(out), console or Console(stderr=True)
+    artifacts.write_text(folder / "experiment.yaml", config.dump(experiment))
+    stages = Stages(folder, console)
+    e = experiment
+
+    key = artifacts.digest(__version__, e.feedback, e.feedback.fingerprint())
+    votes = stages.run("feedback", Feedback, key, e.feedback.load)
+    console.print(feedback.describe(votes))
+
+    key = artifacts.digest(key, e.features)
+    phi = stages.run("features", Features, key, lambda: e.features.encode(votes))
+
+    train, test = (
+        feedback.holdout(votes, e.holdout, e.seed)
+        if e.holdout
+        else (votes, votes.where(np.zeros(len(votes.choices), bool)))
+    )
+    key = artifacts.digest(key, e.reward, e.inference, e.holdout, e.seed)
+    posterior = stages.run(
+        "posterior", RewardPosterior, key, lambda: e.reward.fit(train, phi, inference=e.inference, seed=e.seed)
+    )
+    scores = stages.run("scores", Evaluation, key, lambda: _scores(e, posterior, train, test, phi))
+    for score in scores.scores:
+        console.print(f"  {score.model:<24} held-out log loss {score.log_loss:.4f} ± {score.stderr:.4f}")
+
+    seen, unseen = _split_prompts(votes, e.sampling.prompts, e.seed)
+    key = artifacts.digest(key, e.scale, e.draws, [int(p) for p in seen])
+    utilities = choice.utilities(posterior, phi, scale=e.scale, draws=e.draws, prompts=seen)
+    if votes.truth is not None and votes.truth.features == phi.names:
+        true = _truth(votes.truth, votes)
+        stages.run("truth", Utilities, key, lambda: choice.utilities(true, phi, scale=e.scale, prompts=seen))
+    choices = {
+        rule.name: stages.run(
+            f"choices/{rule.name}",
+            Choice,
+            artifacts.digest(key, rule, e.risk, e.beta),
+            lambda rule=rule: rule.choose(utilities, risk=e.risk, beta=e.beta),
+        )
+        for rule in e.rules
+    }
+    trained = {name: _train(e, choices[name], votes, phi, folder, console) for name in e.train}
+    key = artifacts.digest(key, e.sampling, [artifacts.hash_of(folder / "policies" / n / "policy") for n in trained])
+    stages.run(
+        "evaluation", Evaluation, key, lambda: _evaluate(e, scores, posterior, votes, phi, unseen, trained, folder)
+    )
+    return report.write(folder, groups=e.groups)
+
+
+def compare(run_folder: str | Path) -> tuple[dict[str, Choice], tuple[str, ...]]:
+    """Apply every rule of the experiment anew to the posterior of a finished run; return choices and voter groups."""
+    folder = Path(run_folder)
+    e = config.load(folder / "experiment.yaml")
+    votes = artifacts.load(folder / "feedback", Feedback)
+    posterior, phi = RewardPosterior.load(folder / "posterior"), artifacts.load(folder / "features", Features)
+    seen, _ = _split_prompts(votes, e.sampling.prompts, e.seed)
+    utilities = choice.utilities(posterior, phi, scale=e.scale, draws=e.draws, prompts=seen)
+    return {rule.name: rule.choose(utilities, risk=e.risk, beta=e.beta) for rule in e.rules}, voter_groups(
+        e, posterior, votes
+    )
+
+
+def voter_groups(e: Experiment, posterior: RewardPosterior, votes: Feedback) -> tuple[str, ...]:
+    """Return the group of every voter: its annotator's attribute, or its own name if voters are no annotators."""
+    if posterior.membership is not None:
+        return posterior.voters
+    return votes.attribute(e.groups) if e.groups else ("everyone",) * len(posterior.voters)
+
+
+def _split_prompts(votes: Feedback, share: float, seed: int) -> tuple[list[int], list[int]]:
+    """Return prompts for choosing and training, and prompts for measuring (the same ones if `share` is 0)."""
+    n = int(votes.prompt_id.max()) + 1
+    order = np.random.default_rng(seed).permutation(n)
+    held = sorted(int(p) for p in order[: round(share * n)])
+    return sorted(set(range(n)) - set(held)), held or list(range(n))
+
+
+def _scores(e: Experiment, posterior: RewardPosterior, train: Feedback, test: Feedback, phi: Features) -> Evaluation:
+    if not len(test.choices):
+        return Evaluation(notes=("No judgements were held out, so no prediction was scored.",))
+    plain = reward.Davidson(lapse=False, tie_spread=False, position=False)
+    pooled = reward.Pooled(response=plain).fit(train, phi, inference=e.inference, seed=e.seed)
+    scores: tuple[Score, ...] = (
+        reward.score(posterior, test, phi, name=f"posterior ({e.reward.kind})"),
+        reward.score(pooled, test, phi, name="pooled Bradley-Terry"),
+        reward.constant(train, test, name="constant"),
+    )
+    return Evaluation(scores, notes=tuple(f"Pooled baseline: {caveat}" for caveat in pooled.fit.caveats))
+
+
+def _truth(truth: Truth, votes: Feedback) -> RewardPosterior:
+    """Return the simulated annotators' own weights as a posterior of one certain draw."""
+    weight = np.asarray(votes.annotators["weight"], np.float64)
+    fit = FitReport(
+        method="known by construction", chains=1, draws=1, divergences=0, rhat={}, ess_bulk={}, ess_tail={}, seconds=0
+    )
+    voters = tuple(str(a) for a in votes.annotators["id"])
+    weights = truth.weights[None, :, None, :].astype(np.float32)
+    return RewardPosterior(weights, weight / weight.sum(), voters, None, {}, truth.features, fit)
+
+
+def _train(e: Experiment, chosen: Choice, votes: Feedback, phi: Features, folder: Path, console: Console) -> Policy:
+    assert e.policy is not None  # Experiment checked it
+    console.print(f"[bold]policies/{chosen.name}[/bold] ...")
+    start = time.perf_counter()
+    trained = e.policy.train(chosen, votes, phi, out=folder)
+    console.print(f"{'policies/' + chosen.name:<28} {time.perf_counter() - start:.1f} s")
+    return trained
+
+
+def _evaluate(
+    e: Experiment,
+    scores: Evaluation,
+    posterior: RewardPosterior,
+    votes: Feedback,
+    phi: Features,
+    prompts: list[int],
+    trained: dict[str, Policy],
+    folder: Path,
+) -> Evaluation:
+    """Sample from the base model and from every policy; score the samples by every voter's utility."""
+    if not trained:
+        return scores
+    assert e.policy is not None
+    text = {int(i): p for i, p in zip(votes.prompt_id, votes.items["prompt"], strict=True)}
+    asked = [text[p] for p in prompts]
+    n, options = e.sampling.responses, {"max_tokens": e.sampling.max_tokens, "temperature": e.sampling.temperature}
+    model = policy.resolve(e.policy.model, votes, folder, e.policy.seed)
+    written = {
+        name: policy.sample(model, asked, n=n, seed=e.seed, adapter=adapter, **options)
+        for name, adapter in {"base model": None, **{name: p.adapter for name, p in trained.items()}}.items()
+    }
+    rows = [
+        (prompt, response)
+        for responses in written.values()
+        for prompt, r in zip(asked, responses, strict=True)
+        for response in r
+    ]
+    encoded = e.features.encode_texts([p for p, _ in rows], [r for _, r in rows], phi)
+    by_policy = dict(zip(written, encoded.reshape(len(written), len(asked), n, -1), strict=True))
+
+    groups = voter_groups(e, posterior, votes)
+    inferred = choice.utilities(posterior, phi, scale=e.scale, draws=e.draws, prompts=prompts)
+    true = None
+    if votes.truth is not None and votes.truth.features == phi.names:
+        true = choice.utilities(_truth(votes.truth, votes), phi, scale=e.scale, prompts=prompts)
+    welfare = tuple(
+        _welfare(name, group, np.array([g == group for g in groups]), inferred, true, by_policy, e.seed)
+        for name in trained
+        for group in dict.fromkeys(groups)
+    )
+    shown = np.random.default_rng(e.seed).permutation(len(asked))[: e.sampling.shown]
+    samples = tuple(Sample(name, asked[x], written[name][x][0]) for x in shown for name in written)
+    where = "prompts that neither the rules nor training saw" if e.sampling.prompts else "the prompts of training"
+    notes = (
+        f"Policies were measured on {len(asked)} {where}, {n} responses each; intervals cover the posterior's "
+        "uncertainty and the sampling of prompts and responses (bootstrap over prompts).",
+    )
+    return Evaluation(scores.scores, welfare, samples, scores.notes + notes)
+
+
+def _welfare(
+    name: str,
+    group: str,
+    counts: np.ndarray,
+    inferred: Utilities,
+    true: Utilities | None,
+    features: dict[str, Float[np.ndarray, "prompt response feature"]],
+    seed: int,
+) -> Welfare:
+    """Return what policy `name` gives to the voters for whom `counts` is True, beside the base model."""
+
+    def estimates(utilities: Utilities) -> tuple[Estimate, Estimate, Estimate]:
+        mass = utilities.mass * counts / utilities.mass[counts].sum()
+        before, after = (
+            np.stack([mass @ utilities.of(responses).mean(-1).T for responses in features[p]], axis=-1)
+            for p in ("base model", name)
+        )  # [draw prompt]
+        rng = np.random.default_rng(seed)  # the same resamples for every policy and group, so differences are paired
+        pick = rng.integers(before.shape[1], size=(BOOTSTRAP, before.shape[1]))
+        draw = np.arange(BOOTSTRAP) % len(before)
+        resampled = [x[draw[:, None], pick].mean(1) for x in (before, after)]
+        return (
+            interval(before.mean(), resampled[0]),
+            interval(after.mean(), resampled[1]),
+            interval((after - before).mean(), resampled[1] - resampled[0]),
+        )
+
+    mass = float(inferred.mass[counts].sum())
+    return Welfare(name, group, mass, *estimates(inferred), *(estimates(true) if true is not None else (None,) * 3))
+
+
+def interval(mean: Any, values: Float[np.ndarray, " resample"]) -> Estimate:
+    """Return a mean with the 5 % and 95 % quantiles of its resamples."""
+    low, high = np.quantile(values, [0.05, 0.95])
+    return Estimate(float(mean), float(low), float(high))

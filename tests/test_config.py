@@ -1,0 +1,80 @@
+from pathlib import Path
+
+import pytest
+
+from pluralign import config
+from pluralign.choice import CVaR, Maximin, Nash
+from pluralign.errors import InputError
+from pluralign.reward import NUTS, SVI
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+TABLE = """
+feedback: {kind: table, path: votes.csv, prompt: p, first: a, second: b, outcome: o, annotator: w}
+features: {kind: lexicon, categories: {warm: [dear]}}
+"""
+
+
+def test_every_config_in_the_repository_parses_and_survives_a_round_trip(monkeypatch):
+    monkeypatch.setenv("PLURALIGN_DATA", "data")
+    found = sorted(CONFIGS.glob("*.yaml"))
+    assert {"quickstart.yaml", "llmfao.yaml"} <= {path.name for path in found}
+    for path in found:
+        experiment = config.load(path)
+        assert config.parse(config.dump(experiment)) == experiment
+
+
+def test_defaults_and_overrides():
+    experiment = config.parse(
+        TABLE,
+        {
+            "inference.kind": "nuts",
+            "inference.draws": "7",
+            "risk": "{kind: cvar, tail: 0.5}",
+            "rules": "[{kind: nash}, {kind: maximin}]",
+        },
+    )
+    assert experiment.inference == NUTS(draws=7)
+    assert experiment.risk == CVaR(tail=0.5)
+    assert experiment.rules == (Nash(), Maximin())
+    assert config.parse(TABLE, {"inference": "{kind: svi}"}).inference == SVI()
+    assert config.parse(TABLE + "rules: [{kind: nash}]", {"rules.0.kind": "maximin"}).rules == (Maximin(),)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"inference.drawz": "3"}, r"inference\.drawz is not a key; inference takes .*Did you mean 'draws'"),
+        ({"featurez": "3"}, r"featurez is not a key; config takes .*Did you mean 'features'"),
+        ({"inference.kind": "nutz"}, r"inference\.kind is 'nutz'; it is one of nuts, svi.*Did you mean 'nuts'"),
+        ({"inference": "{draws: 3}"}, r"inference needs a `kind`: one of nuts, svi"),
+        ({"inference": "{kind: nuts, draws: many}"}, r"inference\.draws: .*integer"),
+        ({"risk": "{kind: cvar, tail: 1.5}"}, r"risk.*tail"),
+        ({"rules": "[{kind: nash}, {kind: nash}]"}, "each once"),
+        ({"train": "[nassh]", "policy": "{kind: dpo, model: m}"}, r"'nassh'.*"),
+        ({"train": "[nash]"}, "there is no policy"),
+        ({"features": "{kind: lexicon}"}, "features lacks categories, which has no default"),
+        ({"rules.5.kind": "nash"}, "rules"),
+        ({"holdout": "1.5"}, "holdout is 1.5"),
+        ({"feedback.path": "${PLURALIGN_NO_SUCH}/x"}, "PLURALIGN_NO_SUCH"),
+    ],
+)
+def test_a_wrong_key_names_its_path_and_the_nearest_right_one(overrides, message):
+    with pytest.raises(InputError, match=message):
+        config.parse(TABLE, overrides)
+
+
+def test_environment_variables_and_their_defaults(monkeypatch):
+    monkeypatch.setenv("PLURALIGN_TEST_FOLDER", "there")
+    text = TABLE.replace("votes.csv", "${PLURALIGN_TEST_FOLDER}/${PLURALIGN_UNSET:-votes}.csv")
+    assert str(config.parse(text).feedback.path) == "there/votes.csv"
+
+
+@pytest.mark.parametrize("text", ["- a\n- b", "a: [", "just words"])
+def test_what_is_no_config_says_so(text):
+    with pytest.raises(InputError, match=r"config (is not YAML|must be a mapping)"):
+        config.parse(text)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"nothing\.yaml"):
+        config.load(tmp_path / "nothing.yaml")
