@@ -1,0 +1,350 @@
+"""Tables of text from files: every cell a string as it stands in the file, every row with its place.
+
+Nothing is guessed: the annotator "007" stays "007", "NA" stays "NA". CSV has no missing cells (an empty cell is an
+empty text); JSON, Parquet and data sets do, and there null and NaN are missing.
+"""
+
+import csv
+import difflib
+import gzip
+import hashlib
+import json
+import math
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+from jaxtyping import Int
+
+from pluralign.errors import InputError
+
+BATCH = 65_536
+SHOWN = 5
+ENCODED = pa.dictionary(pa.int32(), pa.large_string())
+
+
+@runtime_checkable
+class AbstractDataset(Protocol):
+    """A `datasets.Dataset`, whose package is slow to import and only needed by those who pass one."""
+
+    @property
+    def column_names(self) -> list[str]:
+        """Names of the columns."""
+        ...
+
+    def select_columns(self, column_names: list[str]) -> Any:
+        """Return the data set with only these columns."""
+        ...
+
+
+File = str | Path | AbstractDataset
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """A column of texts, each different text held once: `text[row] = values[codes[row]]`, missing where -1."""
+
+    codes: Int[np.ndarray, " row"]
+    values: pa.Array
+
+    def take(self, rows: Int[np.ndarray, " chosen"]) -> "Column":
+        """Return these rows, in this order."""
+        return Column(self.codes[rows], self.values)
+
+    def at(self, row: int) -> str | None:
+        """Return the text of one row."""
+        return self.values[int(self.codes[row])].as_py() if self.codes[row] >= 0 else None
+
+    def words(self) -> list[str]:
+        """Return the different texts, in the order of their codes."""
+        return self.values.to_pylist()
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """What was read of a table.
+
+    Attributes:
+        name: of the file.
+        unit: what `place` counts: "line" of a text file, "record" of a JSON list, "row" of a table.
+        place: where each row begins, from 1.
+        columns: those that were asked for and are there.
+        names: all columns that are there.
+    """
+
+    name: str
+    unit: str
+    place: Int[np.ndarray, " row"]
+    columns: dict[str, Column]
+    names: tuple[str, ...]
+
+
+Pieces = Iterator[tuple[list[int], dict[str, pa.Array]]]
+
+
+def read(file: File, wanted: Iterable[str]) -> Rows:
+    """Read the `wanted` columns of a file, as far as they are there.
+
+    Raises:
+        InputError: no such file, unknown format, or a line that cannot be read.
+    """
+    wanted = tuple(dict.fromkeys(wanted))
+    if isinstance(file, AbstractDataset):
+        return _read_dataset(file, wanted)
+    path = Path(file)
+    suffixes = [s.lower() for s in path.suffixes]
+    plain = suffixes[-2:-1] if suffixes[-1:] == [".gz"] else suffixes[-1:]
+    reader = READERS.get("".join(plain))
+    if reader is None or (suffixes[-1:] == [".gz"] and plain == [".parquet"]):
+        raise InputError(
+            f"{path}: unknown format; the name must end in one of {', '.join(READERS)} (text files also with .gz)."
+        )
+    if not path.is_file():
+        there = path.parent.is_dir() and difflib.get_close_matches(path.name, [p.name for p in path.parent.iterdir()])
+        hint = f" {there[0]!r} is there." if there else ""
+        what = "is a folder, not a file" if path.is_dir() else "does not exist"
+        raise InputError(f"{path} {what} (looked for {path.absolute()}).{hint}")
+    return reader(path, wanted)
+
+
+def fingerprint(file: File, wanted: Iterable[str]) -> str:
+    """Return the SHA-256 of a file's bytes, or of the `wanted` columns of a data set."""
+    if not isinstance(file, AbstractDataset):
+        try:
+            with open(file, "rb") as stream:
+                return hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            raise InputError(f"{file} cannot be read ({error.strerror}).") from error
+    sha = hashlib.sha256()
+    names = [name for name in dict.fromkeys(wanted) if name in file.column_names]
+    for batch in file.select_columns(names).with_format("arrow").iter(BATCH):
+        sha.update(json.dumps(batch.to_pydict(), default=str).encode())
+    return sha.hexdigest()
+
+
+def _read_csv(path: Path, wanted: tuple[str, ...], delimiter: str = ",") -> Rows:
+    limit = csv.field_size_limit(2**31 - 1)  # a long response is no fault
+    try:
+        with _opened(path) as stream:
+            reader = csv.reader(_lines(path, stream), delimiter=delimiter, strict=True)
+            try:
+                header = next(reader, [])
+                if not header:
+                    raise InputError(f"{path} is empty; the first line must name the columns.")
+                twice = sorted({name for name in header if header.count(name) > 1})
+                if twice:
+                    raise InputError(f"{path}, line 1: the header names {twice} more than once; rename one of them.")
+                have = [(name, header.index(name)) for name in wanted if name in header]
+                return _assemble(path.name, "line", _csv_pieces(path, reader, have, header), [*header])
+            except csv.Error as error:
+                raise InputError(
+                    f"{path}, line {reader.line_num}: {error}. A quote that is not closed or not doubled is the usual "
+                    'cause: write "she said ""yes""" for a cell that holds quotes.'
+                ) from error
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _csv_pieces(path: Path, reader: Any, have: list[tuple[str, int]], header: list[str]) -> Pieces:
+    bad: list[str] = []
+    wrong, begin = 0, reader.line_num + 1
+    while batch := list(islice(((reader.line_num, row) for row in reader), BATCH)):
+        places, rows = [], []
+        for end, row in batch:
+            if len(row) == len(header):
+                places.append(begin)
+                rows.append(row)
+            elif row:  # a blank line is no row
+                wrong += 1
+                bad += [f"line {begin} has {len(row)}"] if wrong <= SHOWN else []
+            begin = end + 1
+        yield places, {name: _encode([row[i] for row in rows]) for name, i in have}
+    if wrong:
+        raise InputError(
+            f"{path}: the header has {len(header)} cells, but {_count(wrong, 'line')} not: {some(bad, wrong)}. "
+            "A comma or line break inside a cell needs quotes around the cell."
+        )
+
+
+def _read_jsonl(path: Path, wanted: tuple[str, ...]) -> Rows:
+    names: dict[str, None] = {}
+
+    def pieces() -> Pieces:
+        with _opened(path) as stream:
+            lines = enumerate(_lines(path, stream), 1)
+            while batch := list(islice(((n, line) for n, line in lines if line.strip()), BATCH)):
+                rows = [_object(path, n, line) for n, line in batch]
+                for row in rows:
+                    names.update(dict.fromkeys(row))
+                places = [n for n, _ in batch]
+                yield places, _of_objects(path, "line", places, rows, wanted)
+
+    return _assemble(path.name, "line", pieces(), names)
+
+
+def _read_json(path: Path, wanted: tuple[str, ...]) -> Rows:
+    with _opened(path) as stream:
+        text = "".join(_lines(path, stream))
+    try:
+        rows = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}, line {error.lineno}, column {error.colno}: not JSON ({error.msg}).") from error
+    if not isinstance(rows, list):
+        raise InputError(f"{path} holds a JSON {_kind(rows)}; a list of objects, one a judgement, is needed.")
+    for n, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise InputError(f"{path}, record {n} is a JSON {_kind(row)}, not an object.")
+    places = list(range(1, len(rows) + 1))
+    piece = places, _of_objects(path, "record", places, rows, wanted)
+    return _assemble(path.name, "record", iter([piece]), dict.fromkeys(name for row in rows for name in row))
+
+
+def _read_parquet(path: Path, wanted: tuple[str, ...]) -> Rows:
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            have = [name for name in wanted if name in names]
+            return _of_arrow(path.name, file.read(have), names)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path} is not a Parquet file that can be read ({error}); was it cut off?") from error
+
+
+def _read_dataset(dataset: Any, wanted: tuple[str, ...]) -> Rows:
+    names = dataset.column_names
+    have = [name for name in wanted if name in names]
+    table = dataset.select_columns(have).with_format("arrow")[:]
+    for name in have:  # class labels are stored as digits, but their words are known
+        label = getattr(dataset.features[name], "names", None)
+        if label:
+            words = pa.array([None if i is None else label[i] for i in table[name].to_pylist()], pa.large_string())
+            table = table.set_column(table.column_names.index(name), name, words)
+    return _of_arrow("data set", table, names)
+
+
+READERS: dict[str, Callable[[Path, tuple[str, ...]], Rows]] = {
+    ".csv": _read_csv,
+    ".tsv": lambda path, wanted: _read_csv(path, wanted, "\t"),
+    ".jsonl": _read_jsonl,
+    ".ndjson": _read_jsonl,
+    ".json": _read_json,
+    ".parquet": _read_parquet,
+}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb") as stream:
+            yield stream
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{path} is not a whole gzip file ({error}); was it cut off? Fetch it again.") from error
+
+
+def _lines(path: Path, stream: Any) -> Iterator[str]:
+    """Decode line by line, so that a wrong byte has a line number. A byte order mark is dropped."""
+    for n, line in enumerate(stream, 1):
+        try:
+            yield line.decode("utf-8-sig" if n == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{path}, line {n}, byte {error.start + 1}: {line[error.start : error.start + 1]!r} is not UTF-8; "
+                "save the file as UTF-8 (`iconv -f WINDOWS-1252 -t UTF-8` is the usual mend)."
+            ) from error
+
+
+def _object(path: Path, n: int, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}, line {n}, column {error.colno}: not JSON ({error.msg}).") from error
+    if not isinstance(row, dict):
+        raise InputError(f"{path}, line {n} is a JSON {_kind(row)}, not an object.")
+    return row
+
+
+def _of_objects(
+    path: Path, unit: str, places: list[int], rows: list[dict[str, Any]], wanted: tuple[str, ...]
+) -> dict[str, pa.Array]:
+    columns = {}
+    for name in wanted:
+        cells = [row.get(name) for row in rows]
+        try:
+            columns[name] = _encode([cell if type(cell) is str else _text(cell) for cell in cells])
+        except (TypeError, UnicodeEncodeError) as error:
+            for place, cell in zip(places, cells, strict=True):
+                if isinstance(cell, dict | list) or (isinstance(cell, str) and not _encodable(cell)):
+                    raise InputError(f"{path}, {unit} {place}, column {name!r}: {error}") from error
+            raise
+    return columns
+
+
+def _of_arrow(name: str, table: pa.Table, names: Iterable[str]) -> Rows:
+    columns: dict[str, pa.Array] = {}
+    for column in table.column_names:
+        cells = table[column].combine_chunks()
+        if pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type):
+            columns[column] = cells.cast(pa.large_string()).dictionary_encode()
+        else:
+            try:
+                columns[column] = _encode([_text(cell) for cell in cells.to_pylist()])
+            except TypeError as error:
+                raise InputError(f"{name}, column {column!r}: {error}") from error
+    return _assemble(name, "row", iter([(list(range(1, table.num_rows + 1)), columns)]), names)
+
+
+def _assemble(name: str, unit: str, pieces: Pieces, names: Iterable[str]) -> Rows:
+    places: list[np.ndarray] = []
+    chunks: dict[str, list[pa.Array]] = {}
+    for place, columns in pieces:
+        places.append(np.array(place, np.int64))
+        for column, cells in columns.items():
+            chunks.setdefault(column, []).append(cells)
+    names = tuple(names)  # only now: a JSONL file names its columns as it goes
+    columns = {column: _column(cells) for column, cells in chunks.items() if column in names}
+    return Rows(name, unit, np.concatenate([np.zeros(0, np.int64), *places]), columns, names)
+
+
+def _column(chunks: list[pa.Array]) -> Column:
+    cells = pa.chunked_array(chunks, ENCODED).unify_dictionaries().combine_chunks()
+    codes = cells.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    return Column(codes.astype(np.int32), cells.dictionary)
+
+
+def _encode(texts: list[str | None]) -> pa.Array:
+    return pa.array(texts, pa.large_string()).dictionary_encode()
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _text(value: Any) -> str | None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, dict | list | bytes):
+        raise TypeError(f"a {_kind(value)} where a text is needed; flatten it into one text first.")
+    return str(value)
+
+
+def _kind(value: Any) -> str:
+    return {dict: "object", list: "list", str: "string", type(None): "null"}.get(type(value), type(value).__name__)
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun} has" if n == 1 else f"{n} {noun}s have"
+
+
+def some(shown: list[str], total: int) -> str:
+    """Join what is shown, and say how many more there are."""
+    return "; ".join(shown) + (f"; and {total - len(shown)} more" if total > len(shown) else "")

@@ -1,0 +1,343 @@
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+import tyro
+from jaxtyping import Float, Int
+
+from pluralign.artifacts import digest
+from pluralign.errors import InputError
+from pluralign.feedback import read
+from pluralign.feedback.read import Column, File, Rows
+from pluralign.feedback.source import AbstractSource
+from pluralign.types import Choices, Feedback, Grades
+
+FIRST, SECOND, TIE = "first", "second", "tie"
+OUTCOMES = {
+    **dict.fromkeys((FIRST, "left", "a", "model_a", "model_x", "response_a", "answer_a", "option_a"), FIRST),
+    **dict.fromkeys((SECOND, "right", "b", "model_b", "model_y", "response_b", "answer_b", "option_b"), SECOND),
+    **dict.fromkeys((TIE, "ties", "tied", "equal", "equals", "draw", "same", "both", "neither", "no preference"), TIE),
+    **dict.fromkeys(("tie (bothbad)", "tie (both bad)", "both bad", "bothbad", "both_bad", "both good"), TIE),
+}
+"""What the words of an outcome mean. No digits: 0 and 1, or 1 and 2, mean the first in some data sets, the
+second in others, and a guess would turn every preference around."""
+
+# On the command line a source is the name of a file; a data set can only be passed in Python.
+_ON_COMMAND_LINE = tyro.constructors.PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="FILE",
+    instance_from_str=lambda words: words[0],
+    is_instance=lambda value: isinstance(value, File),
+    str_from_instance=lambda value: [str(value)],
+)
+Source = Annotated[File, _ON_COMMAND_LINE]
+
+
+@dataclass(frozen=True)
+class Table(AbstractSource):
+    """Comparisons of two responses, one a row, in a CSV, TSV, JSON, JSONL or Parquet file or a `datasets.Dataset`.
+
+    Every cell is read as text as it stands. Items are the different (prompt, response) pairs in order of first
+    appearance. A response compared with itself says nothing: such rows are set aside and counted in the provenance.
+
+    Args:
+        path: file (text files also with .gz), or in Python a `datasets.Dataset`.
+        prompt: column with the prompt's text.
+        first: column with the text of the response that was shown first (left).
+        second: column with the text of the response that was shown second (right).
+        outcome: column that says who won.
+        annotator: column with the annotator's id.
+        attributes: columns that describe the annotator; constant for each.
+        outcomes: what words in the outcome column mean, each `first`, `second` or `tie`; they add to and take
+            precedence over common words (first, left, a, model_a, right, tie, both, ...). Case does not matter.
+        join: another file whose columns are joined to each row; where both have a column, `path` has it.
+        on: key column of the join, in both files; unique in the joined one.
+        sources: columns that name who wrote the first and the second response.
+        order: column to sort each annotator's work by (as numbers if all are, else as text); row order if none.
+    """
+
+    path: Source
+    prompt: str
+    first: str
+    second: str
+    outcome: str
+    annotator: str
+    attributes: tuple[str, ...] = ()
+    outcomes: dict[str, str] = field(default_factory=dict)
+    join: Source | None = None
+    on: str = "id"
+    sources: tuple[str, str] | None = None
+    order: str | None = None
+    kind: Literal["table"] = "table"
+    # pydantic knows no `datasets.Dataset`; an instance is all that it needs to check.
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"arbitrary_types_allowed": True}
+
+    def __post_init__(self):
+        for word, meaning in self.outcomes.items():
+            if meaning not in (FIRST, SECOND, TIE):
+                raise InputError(f"outcomes[{word!r}] is {meaning!r}; it must be 'first', 'second' or 'tie'.")
+        for file in (self.path, self.join):
+            splits = getattr(file, "column_names", None)
+            if isinstance(splits, dict):
+                raise InputError(f"this is a dictionary of data sets; pass one of its splits: {sorted(splits)}.")
+        taken = sorted({"id", "weight"} & set(self.attributes))
+        if taken or len(set(self.attributes)) < len(self.attributes):
+            raise InputError(f"attributes is {self.attributes}; names must differ and not be 'id' or 'weight'.")
+
+    @property
+    def _wanted(self) -> tuple[str, ...]:
+        optional = (*(self.sources or ()), *((self.order,) if self.order else ()))
+        return (self.prompt, self.first, self.second, self.outcome, self.annotator, *self.attributes, *optional)
+
+    def fingerprint(self) -> str:
+        """Return a content hash of the file and of the joined one."""
+        return digest([file["sha256"] for file in self._hashes()])
+
+    def _hashes(self) -> list[dict[str, str]]:
+        files = [file for file in (self.path, self.join) if file is not None]
+        wanted = (*self._wanted, self.on)
+        return [{"name": _name(file), "sha256": read.fingerprint(file, wanted)} for file in files]
+
+    def load(self) -> Feedback:
+        """Read the judgements.
+
+        Raises:
+            InputError: a file cannot be read, a column is missing, or a row is bad; with its place and the mend.
+        """
+        from datasets import Dataset
+
+        rows, columns, at = self._columns()
+        meaning = self._checked(rows, columns, at)
+        n = len(rows.place)
+        prompts, first, second = (columns[name] for name in (self.prompt, self.first, self.second))
+
+        # One code for equal texts of both slots, and one key for equal (prompt, text), slot after slot.
+        pool = pa.concat_arrays([first.values, second.values]).dictionary_encode()
+        code = pool.indices.to_numpy()
+        texts = np.stack([code[first.codes], code[len(first.values) + second.codes]], 1)
+        prompt, prompt_row = _dense(prompts.codes)
+        item, item_slot = _dense((prompt[:, None].astype(np.int64) * len(pool.dictionary) + texts).ravel())
+        slate = item.reshape(n, 2)
+        annotator, annotator_row = _dense(columns[self.annotator].codes)
+
+        words = prompts.words()
+        answers = pool.dictionary.to_pylist()
+        items = {
+            "prompt_id": prompt[item_slot // 2].astype(np.int32),
+            "prompt": [words[prompts.codes[prompt_row[x]]] for x in prompt[item_slot // 2]],
+            "response": [answers[i] for i in texts.ravel()[item_slot]],
+            "source": self._sources(columns, item, len(item_slot)),
+        }
+        people: dict[str, Any] = {
+            "id": [columns[self.annotator].at(row) for row in annotator_row],
+            "weight": np.ones(len(annotator_row)),
+        }
+        for name in self.attributes:
+            people[name] = self._attribute(name, rows, columns, annotator, annotator_row, at)
+
+        same = slate[:, 0] == slate[:, 1]
+        counts = ~same
+        choices = Choices(
+            slate=slate,
+            rank=np.stack([meaning == 1, meaning == 0], 1),
+            annotator=annotator,
+            objective=np.zeros(n, int),
+            context=_context(annotator, self._order(columns, n)),
+        ).where(counts)
+        reason = "a response compared with itself"
+        provenance = {
+            "kind": self.kind,
+            "files": self._hashes(),
+            "rows": n,
+            "set_aside": {reason: int(same.sum())} if same.any() else {},
+            "set_aside_at": {reason: rows.place[same][:20].tolist()} if same.any() else {},
+        }
+        return Feedback(
+            items=Dataset.from_dict(items),
+            annotators=Dataset.from_dict(people),
+            objectives=("overall",),
+            choices=choices,
+            grades=Grades.none(),
+            provenance=provenance,
+        )
+
+    def _columns(self) -> tuple[Rows, dict[str, Column], Callable[[int], str]]:
+        """Read, join, and return the rows, the columns, and what names the place of a row."""
+        join = self.join
+        rows = read.read(self.path, self._wanted if join is None else (*self._wanted, self.on))
+        columns, there = dict(rows.columns), {rows.name: rows.names}
+
+        def at(row: int) -> str:
+            return f"{rows.name}, {rows.unit} {rows.place[row]}"
+
+        if join is not None:
+            self._require((self.on,), rows.columns, there)
+            other = read.read(join, (self.on, *(name for name in self._wanted if name not in rows.columns)))
+            self._require((self.on,), other.columns, {other.name: other.names})
+            match = _match(rows, other, self.on)
+            columns = {k: c.take(match) for k, c in other.columns.items()} | columns
+            there[other.name] = other.names
+
+            def at(row: int) -> str:
+                place = f"{rows.name}, {rows.unit} {rows.place[row]}"
+                return f"{place} (with {other.name}, {other.unit} {other.place[match[row]]})"
+
+        self._require(self._wanted, columns, there)
+        if not len(rows.place):
+            raise InputError(f"{rows.name} has no rows.")
+        return rows, columns, at
+
+    def _require(self, wanted: Iterable[str], columns: dict[str, Column], there: dict[str, tuple[str, ...]]) -> None:
+        missing = [name for name in dict.fromkeys(wanted) if name not in columns]
+        if missing:
+            names = [name for have in there.values() for name in have]
+            near = {name: get_close_matches(name, names, 1) for name in missing}
+            hints = " ".join(f"For {name!r}, did you mean {close[0]!r}?" for name, close in near.items() if close)
+            lists = "; ".join(f"{file} has {', '.join(map(repr, have)) or 'none'}" for file, have in there.items())
+            raise InputError(f"no column {', '.join(map(repr, missing))}. {lists}. {hints}".rstrip())
+
+    def _checked(self, rows: Rows, columns: dict[str, Column], at: Callable[[int], str]) -> Int[np.ndarray, " row"]:
+        """Check every cell; return 0 where the first won, 1 where the second did, 2 for a tie."""
+        bad: list[tuple[int, str]] = []
+        for name in dict.fromkeys((self.prompt, self.first, self.second, self.annotator, self.order)):
+            if name is None:
+                continue
+            wrong = columns[name].codes < 0
+            if name in (self.prompt, self.annotator):
+                blank = np.array([not word.strip() for word in columns[name].words()] + [True])
+                wrong = blank[columns[name].codes]
+            bad += [(row, name) for row in np.flatnonzero(wrong).tolist()]
+        if bad:
+            shown = [f"{at(row)}, column {name!r}: {_value(columns[name].at(row))}" for row, name in sorted(bad)[:5]]
+            raise InputError(
+                f"{rows.name} has {len(bad)} missing or empty cells. {read.some(shown, len(bad))}. "
+                "A response may be an empty text, but not missing; a prompt and an annotator must not be blank. "
+                "Fill these cells in or drop the rows."
+            )
+        meanings = {_norm(k): v for k, v in OUTCOMES.items()} | {_norm(k): v for k, v in self.outcomes.items()}
+        outcome = columns[self.outcome]
+        known = [meanings.get(_norm(word)) for word in outcome.words()]
+        codes = np.array([-1 if k is None else (FIRST, SECOND, TIE).index(k) for k in known] + [-1])[outcome.codes]
+        if (codes < 0).any():
+            unknown, start, count = np.unique(outcome.codes[codes < 0], return_index=True, return_counts=True)
+            places = np.flatnonzero(codes < 0)[start]
+            values = [outcome.at(place) for place in places]
+            parts = [
+                f"{_value(value)} in {c} row{'s' * (c > 1)}, first at {at(place)}"
+                for value, place, c in zip(values, places, count, strict=True)
+            ]
+            example = next((v for v in values if v is not None), "A won")
+            digits = any(v is not None and v.strip().isdigit() for v in values)
+            raise InputError(
+                f"column {self.outcome!r} has {len(unknown)} unknown outcome{'s' * (len(unknown) > 1)}: "
+                f"{read.some(parts[:20], len(parts))}. Say what each means: "
+                f"outcomes={{{example!r}: 'first'}} (or 'second', or 'tie')."
+                + " Digits are never guessed, since data sets disagree on whether 1 is the first."
+                * digits
+            )
+        return codes
+
+    def _sources(self, columns: dict[str, Column], item: Int[np.ndarray, " cell"], items: int) -> list[str]:
+        """Name who wrote each item; where several did, all of them, in order of first appearance."""
+        if self.sources is None:
+            return [""] * items
+        words = [columns[name].words() for name in self.sources]
+        offset = len(words[0])
+        codes = np.stack([columns[name].codes for name in self.sources], 1)
+        both = np.where(codes < 0, -1, codes + np.array([0, offset])).ravel()
+        _, at = np.unique(np.stack([item, both], 1), axis=0, return_index=True)
+        found: list[dict[str, None]] = [{} for _ in range(items)]
+        for cell in np.sort(at):
+            if both[cell] >= 0:
+                found[item[cell]][(words[0] + words[1])[both[cell]]] = None
+        return [" | ".join(names) for names in found]
+
+    def _attribute(
+        self,
+        name: str,
+        rows: Rows,
+        columns: dict[str, Column],
+        annotator: Int[np.ndarray, " row"],
+        start: Int[np.ndarray, " annotator"],
+        at: Callable[[int], str],
+    ) -> list[str]:
+        column = columns[name]
+        differs = np.flatnonzero(column.codes != column.codes[start][annotator])
+        if len(differs):
+            row, own = int(differs[0]), int(start[annotator[differs[0]]])
+            raise InputError(
+                f"annotator {columns[self.annotator].at(row)!r} has two values of {name!r}: "
+                f"{_value(column.at(own))} ({at(own)}) and {_value(column.at(row))} ({at(row)}). "
+                "An attribute describes the annotator, so it cannot change between rows; mend it, or leave it out."
+            )
+        return [column.at(row) or "" for row in start]
+
+    def _order(self, columns: dict[str, Column], n: int) -> Float[np.ndarray, " row"] | Int[np.ndarray, " row"]:
+        if self.order is None:
+            return np.arange(n)
+        words = np.array(columns[self.order].words())
+        try:
+            keys = words.astype(np.float64)
+        except ValueError:
+            keys = words
+        return np.unique(keys, return_inverse=True)[1][columns[self.order].codes]
+
+
+def _match(rows: Rows, other: Rows, on: str) -> Int[np.ndarray, " row"]:
+    """Return the row of `other` with the key of each row."""
+    key, keys = rows.columns[on], other.columns[on]
+    code, start, count = np.unique(keys.codes, return_index=True, return_counts=True)
+    if ((count > 1) & (code >= 0)).any():
+        twice = int(start[(count > 1) & (code >= 0)][0])
+        raise InputError(
+            f"{other.name}: the key {on!r} is {_value(keys.at(twice))} in more than one row, "
+            f"first at {other.unit} {other.place[twice]}; keys of a joined file must be unique."
+        )
+    row_of = np.full(len(keys.values) + 1, -1)
+    row_of[keys.codes] = np.arange(len(keys.codes))
+    row_of[-1] = -1  # a missing key matches nothing
+    known = {word: i for i, word in enumerate(keys.words())}
+    code_of = np.array([known.get(word, -1) for word in key.words()] + [-1])
+    match = row_of[code_of[key.codes]]
+    lost = np.flatnonzero(match < 0)
+    if len(lost):
+        shown = [f"{rows.unit} {rows.place[row]}: {_value(key.at(row))}" for row in lost[:5].tolist()]
+        raise InputError(
+            f"{rows.name}: {len(lost)} row{'s' * (len(lost) > 1)} with a key {on!r} that {other.name} does not have. "
+            f"{read.some(shown, len(lost))}. Is {on!r} the key of both files?"
+        )
+    return match
+
+
+def _dense(codes: Int[np.ndarray, " cell"]) -> tuple[Int[np.ndarray, " cell"], Int[np.ndarray, " value"]]:
+    """Number values in order of first appearance; return each cell's number and where each value first stands."""
+    _, start, inverse = np.unique(codes, return_index=True, return_inverse=True)
+    order = np.argsort(start)
+    number = np.empty(len(order), np.int64)
+    number[order] = np.arange(len(order))
+    return number[inverse], start[order]
+
+
+def _context(annotator: Int[np.ndarray, " row"], key: np.ndarray) -> Int[np.ndarray, " row"]:
+    """Return the place of each row in its annotator's own order of work."""
+    order = np.lexsort((np.arange(len(key)), key, annotator))
+    begin = np.searchsorted(annotator[order], annotator[order])
+    context = np.empty(len(key), np.int64)
+    context[order] = np.arange(len(key)) - begin
+    return context
+
+
+def _norm(word: str) -> str:
+    return word.strip().casefold()
+
+
+def _value(text: str | None) -> str:
+    return "missing" if text is None else repr(text if len(text) <= 40 else f"{text[:37]}...")
+
+
+def _name(file: File) -> str:
+    return Path(file).name if isinstance(file, str | Path) else "data set"
