@@ -77,7 +77,7 @@ class AbstractFeatureMap(ABC):
         reading = self.read([prompts[i] for i in first], [responses[i] for i in first])
         basis = self.basis(reading.raw, prompt[first])
         provenance = reading.how | reading.facts | basis.facts | {"items": len(place), "distinct": len(first)}
-        blank = Features(np.zeros((0, len(basis.names))), basis.names, basis.origin, basis.axes)
+        blank = Features(np.zeros((len(place), len(basis.names))), prompt, basis.names, basis.origin, basis.axes)
         phi = blank.project(reading.raw)[place]
         provenance["hash"] = artifacts.digest(phi, blank.names, blank.origin, blank.basis)
         return replace(blank, phi=phi, provenance=provenance)
