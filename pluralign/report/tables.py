@@ -1,0 +1,108 @@
+"""Every number of a report in one dictionary: what `report.json` holds and what the page is made from."""
+
+from typing import Any
+
+import numpy as np
+
+from pluralign import __version__
+from pluralign.artifacts import plain
+from pluralign.report import inference, welfare
+from pluralign.report.groups import default_attribute, group
+from pluralign.report.run import Run
+from pluralign.report.verdicts import verdicts
+from pluralign.types import Evaluation
+
+INTERVALS = "Intervals are equal-tailed 90 % intervals (5 % and 95 % quantiles) around posterior means."
+
+
+def collect(run: Run, groups: str | None) -> dict[str, Any]:
+    """Return all tables of a run, as plain JSON values.
+
+    Raises:
+        InputError: annotators have no attribute `groups`.
+    """
+    attribute = groups if groups is not None and run.feedback is not None else default_attribute(run.feedback)
+    if attribute is not None and run.feedback is not None:
+        run.feedback.attribute(attribute)
+    evaluation = run.evaluation or Evaluation()
+    posterior = run.posterior
+    tables: dict[str, Any] = {
+        "run": run.path.name,
+        "pluralign": __version__,
+        "intervals": INTERVALS,
+        "absent": run.absent,
+        "caveats": _caveats(run),
+        "groups": {"attribute": attribute, "asked": groups},
+        "annotators": _annotators(run, attribute),
+        "fit": inference.fit(posterior) if posterior else None,
+        "scores": inference.scores(evaluation),
+        "preferences": inference.preferences(posterior, run.feedback, attribute) if posterior else None,
+        "reliability": inference.reliability(posterior, run.feedback, attribute) if posterior else None,
+        "rules": welfare.rules(run, attribute),
+        "agreement": welfare.agreement(run),
+        "policies": _policies(run, evaluation),
+        "reproduce": {
+            "config": run.config,
+            "command": f"pluralign run {run.path / 'experiment.yaml'}" if run.config else None,
+            "seeds": run.seeds(),
+            "artifacts": run.manifests,
+            "feedback": run.feedback.provenance if run.feedback else None,
+            "features": run.features.provenance if run.features else None,
+        },
+    }
+    tables["verdicts"] = verdicts(tables)
+    return plain(tables)
+
+
+def _caveats(run: Run) -> dict[str, list[str]]:
+    """Return what is wrong, in all and for each section whose numbers depend on it."""
+    of_fit = list(run.posterior.fit.caveats) if run.posterior else []
+    of_rules = [caveat for chosen in run.choices.values() for caveat in chosen.caveats]
+    of_policies = [caveat for trained in run.policies.values() for caveat in trained.caveats]
+    everything = list(dict.fromkeys(of_fit + of_rules + of_policies))
+    sections = {
+        "fit": of_fit,
+        "preferences": of_fit,
+        "rules": everything,
+        "agreement": everything,
+        "policies": everything,
+    }
+    return {"all": everything, **sections}
+
+
+def _annotators(run: Run, attribute: str | None) -> dict[str, Any] | None:
+    if run.feedback is None:
+        return None
+    weight = np.asarray(run.feedback.annotators["weight"], np.float64)
+    names = tuple(str(i) for i in run.feedback.annotators["id"])
+    groups = group(names, weight / weight.sum(), run.feedback, attribute)
+    judged = inference.judgements(run.feedback)
+    rows = [
+        {
+            "group": name,
+            "annotators": int(member.sum()),
+            "share": float(share),
+            "judgements": int(judged[member].sum()),
+            "fewest": int(judged[member].min()),
+            "median": float(np.median(judged[member])),
+            "most": int(judged[member].max()),
+        }
+        for name, member, share in zip(groups.names, groups.member, groups.share, strict=True)
+    ]
+    return {"facts": {}, "warnings": [], "groups": rows}
+
+
+def _policies(run: Run, evaluation: Evaluation) -> dict[str, Any]:
+    """Return what trained policies give, how they were trained, and what they write; prompts in order."""
+    rows = [plain(row) for row in evaluation.welfare]
+    prompts: dict[str, dict[str, list[str]]] = {}
+    for sample in evaluation.samples:
+        prompts.setdefault(sample.prompt, {}).setdefault(sample.policy, []).append(sample.response)
+    return {
+        "welfare": [{"rule": row.pop("policy"), "share": row.pop("mass"), **row} for row in rows],
+        "known": any(row["true_gain"] is not None for row in rows),
+        "history": {name: list(trained.history) for name, trained in run.policies.items()},
+        "models": {name: trained.model for name, trained in run.policies.items()},
+        "samples": [{"prompt": prompt, "responses": responses} for prompt, responses in prompts.items()],
+        "notes": list(evaluation.notes),
+    }
