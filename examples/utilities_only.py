@@ -15,10 +15,8 @@ utilities = types.Utilities(value, mass=np.array([0.7, 0.3]), reference=np.full(
 
 for rule in (choice.Utilitarian(), choice.Nash(), choice.Maximin()):
     chosen = rule.choose(utilities, beta=0.1)
-    u = utilities.expected(chosen.lottery)[0]
-    print(
-        f"{rule.name:12} lottery {chosen.lottery[0].round(3)}  utilities {u.round(3)}  to {chosen.certificate.tv_bound:.1e}"
-    )
+    lottery, u = chosen.lottery[0], utilities.expected(chosen.lottery)[0]
+    print(f"{rule.name:12} {lottery.round(3)}  utilities {u.round(3)}  certified to {chosen.certificate.tv_bound:.0e}")
 
 maximin = choice.Maximin().choose(utilities, beta=0.1)
 assert np.allclose(maximin.lottery[0], [0.42232, 0.42232, 0.15536], atol=1e-4)

@@ -78,6 +78,8 @@ def run(experiment: Experiment, out: str | Path, console: Console | None = None)
     key = artifacts.digest(__version__, e.feedback, e.feedback.fingerprint())
     votes = stages.run("feedback", Feedback, key, e.feedback.load)
     console.print(feedback.describe(votes))
+    if e.groups:
+        votes.attribute(e.groups)  # a wrong name is told now, not after training
 
     key = artifacts.digest(key, e.features)
     phi = stages.run("features", Features, key, lambda: e.features.encode(votes))

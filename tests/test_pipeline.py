@@ -1,0 +1,118 @@
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from pluralign import artifacts, config, pipeline
+from pluralign.errors import InputError
+from pluralign.types import Evaluation, RewardPosterior
+
+SMALL = """
+x-styles: &styles {warmth: [dear, lovely, glad], detail: [exactly, measured, because]}
+feedback:
+  kind: community
+  styles: *styles
+  groups:
+    - {name: friends, size: 8, tastes: {warmth: 1.5, detail: -0.5}}
+    - {name: critics, size: 4, tastes: {warmth: -0.5, detail: 1.5}}
+  prompts: 12
+  candidates: 4
+  judgements: 20
+features: {kind: lexicon, categories: *styles}
+reward: {kind: hierarchical, group: group}
+inference: {kind: nuts, draws: 60, warmup: 100, chains: 2}
+draws: 20
+policy: {kind: dpo, model: {kind: scratch, steps: 20, layers: 1, width: 32}, steps: 8, batch: 4, checkpoint_every: 2}
+train: [nash]
+sampling: {responses: 2, max_tokens: 12, shown: 2}
+groups: group
+"""
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::pluralign.errors.ConvergenceWarning"),  # so few draws are for speed only
+]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    console = Console(record=True, width=80, file=open("/dev/null", "w"))
+    pipeline.run(config.parse(SMALL), folder, console)
+    return folder, console.export_text()
+
+
+def again(folder, overrides=None) -> str:
+    console = Console(record=True, width=80, file=open("/dev/null", "w"))
+    pipeline.run(config.parse(SMALL, overrides), folder, console)
+    return console.export_text()
+
+
+def test_a_run_leaves_a_report_whose_numbers_are_in_json(finished):
+    folder, told = finished
+    assert "posterior" in told
+    numbers = json.loads((folder / "report.json").read_text())
+    assert "caveats" in json.dumps(numbers)
+    assert (folder / "report.html").stat().st_size > 10_000
+    evaluation = artifacts.load(folder / "evaluation", Evaluation)
+    assert [w.group for w in evaluation.welfare] == ["friends", "critics"]
+    assert all(w.true_gain is not None and w.gain.low <= w.gain.mean <= w.gain.high for w in evaluation.welfare)
+    assert {s.policy for s in evaluation.samples} == {"base model", "nash"}
+    assert [s.model for s in evaluation.scores][1:] == ["pooled Bradley-Terry", "constant"]
+
+
+def test_stages_whose_inputs_have_not_changed_are_not_run_again(finished):
+    folder, _ = finished
+    hashes = {p: artifacts.hash_of(folder / p) for p in ("feedback", "features", "posterior", "choices/nash", "evaluation")}
+    told = again(folder)
+    assert told.count("unchanged") >= 8
+    assert hashes == {p: artifacts.hash_of(folder / p) for p in hashes}
+
+
+def test_a_changed_rule_keeps_the_posterior_and_a_changed_seed_does_not(finished, tmp_path):
+    import shutil
+
+    folder = shutil.copytree(finished[0], tmp_path / "copy")
+    before = {p: artifacts.hash_of(folder / p) for p in ("posterior", "choices/nash", "choices/maximin")}
+    again(folder, {"beta": "0.3", "train": "[]"})
+    after = {p: artifacts.hash_of(folder / p) for p in before}
+    assert after["posterior"] == before["posterior"]
+    assert after["choices/nash"] != before["choices/nash"]
+    again(folder, {"seed": "1", "train": "[]"})
+    assert artifacts.hash_of(folder / "posterior") != before["posterior"]
+
+
+def test_a_run_that_was_killed_goes_on_and_ends_the_same(finished, tmp_path, monkeypatch):
+    folder, _ = finished
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline.policy, "sample", killed)  # after everything but the evaluation
+        with pytest.raises(KeyboardInterrupt):
+            again(tmp_path / "killed")
+    told = again(tmp_path / "killed")
+    assert told.count("unchanged") >= 6
+    one, other = (RewardPosterior.load(f / "posterior") for f in (folder, tmp_path / "killed"))
+    np.testing.assert_array_equal(one.weights, other.weights)
+    one, other = (artifacts.load(f / "evaluation", Evaluation) for f in (folder, tmp_path / "killed"))
+    assert one == other
+
+
+def test_true_welfare_is_absent_where_nobody_knows_it(finished, tmp_path):
+    """Features that are not the community's own cannot say what its annotators truly want."""
+    told = again(tmp_path / "run", {"features": "{kind: lexicon, categories: {warm: [dear], dry: [exactly]}}", "train": "[]"})
+    assert "truth" not in told
+    assert not (tmp_path / "run" / "truth").exists()
+
+
+def test_groups_must_be_an_attribute(tmp_path):
+    with pytest.raises(InputError, match="no attribute 'team'"):
+        again(tmp_path / "run", {"groups": "team"})
+
+
+def test_compare_applies_every_rule_to_the_posterior_of_a_run(finished):
+    choices, groups = pipeline.compare(finished[0])
+    assert list(choices) == ["utilitarian", "nash", "maximin"]
+    assert set(groups) == {"friends", "critics"}
