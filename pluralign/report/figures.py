@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from pluralign.report.groups import EVERYONE
 from pluralign.report.words import centre
@@ -17,7 +18,7 @@ from pluralign.report.words import centre
 # Okabe and Ito's palette (2008), told apart by people with any kind of colour vision; yellow is too pale on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 INK, FAINT = "#222222", "#b8b8b8"
-STYLE = {
+STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: searchable, read aloud, small
     "svg.hashsalt": "pluralign",  # the same numbers make the same file
     "text.parse_math": False,  # names are not formulas
@@ -33,15 +34,15 @@ STYLE = {
     "grid.color": "#ececec",
     "axes.axisbelow": True,
 }
+Row = dict[str, Any]
 WIDTH = 7.2  # inches
 MANY = 300  # marks of one kind in a figure; more are thinned out evenly
-TRUE = {"marker": "D", "s": 26, "facecolors": "white", "edgecolors": INK, "linewidths": 1.2, "zorder": 5}
+POINTS = 40  # of a training curve; each is a mean over neighbouring steps
 
 
 def colours(names: Iterable[str]) -> dict[str, str]:
-    """Give each name a colour; everyone together is grey."""
-    own = [name for name in dict.fromkeys(names) if name != EVERYONE]
-    return {EVERYONE: "#666666"} | {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(own)}
+    """Give each name a colour."""
+    return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(dict.fromkeys(names))}
 
 
 def draw(height: float, paint: Callable[[Figure], None], salt: str) -> str:
@@ -60,11 +61,10 @@ def draw(height: float, paint: Callable[[Figure], None], salt: str) -> str:
     return re.sub(r'^<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', svg, count=1)
 
 
-def gains(rows: list[dict[str, Any]], unit: str, base: str, salt: str) -> str:
+def gains(rows: list[Row], rules: list[str], unit: str, base: str, salt: str) -> str:
     """Dot and interval per group and rule, gain over `base`; a diamond is the true gain."""
-    rules = list(dict.fromkeys(row["rule"] for row in rows))
     groups = list(dict.fromkeys(row["group"] for row in rows))
-    colour = colours(rules)
+    colour = colours([*rules, *(row["rule"] for row in rows)])
     height = 0.75 + 0.23 * len(rows) + 0.2 * len(groups)
 
     def paint(figure: Figure) -> None:
@@ -75,7 +75,8 @@ def gains(rows: list[dict[str, Any]], unit: str, base: str, salt: str) -> str:
             heading = group if group == EVERYONE else f"{group} ({100 * mine[0]['share']:.0f} % of voters)"
             axes.annotate(
                 _short(heading, 60), (0, y), xycoords=("axes fraction", "data"), xytext=(4, 0),
-                textcoords="offset points", weight="bold", va="center",
+                textcoords="offset points", weight="bold", va="center", zorder=6,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
             )  # fmt: skip
             for row in mine:
                 y += 1
@@ -89,14 +90,13 @@ def gains(rows: list[dict[str, Any]], unit: str, base: str, salt: str) -> str:
         axes.grid(axis="y", visible=False)
         axes.set_ylim(y - 0.4, -0.6)
         axes.axvline(0, color=INK, linewidth=0.9)
-        axes.set_xlabel(_unit(f"gain over {base}", unit))
+        axes.set_xlabel(_unit(f"gain over {base}", unit), linespacing=1.5)
 
     return draw(height, paint, salt)
 
 
-def individuals(tables: list[dict[str, Any]], unit: str, salt: str) -> str:
+def individuals(tables: list[Row], groups: list[str], unit: str, salt: str) -> str:
     """One dot per voter: its expected gain under each rule, by group."""
-    groups = list(dict.fromkeys(label for table in tables for label in sorted(set(table["group"]))))
     colour = colours(groups)
     height = 0.6 + len(tables) * (0.42 + 0.24 * len(groups))
 
@@ -120,12 +120,12 @@ def individuals(tables: list[dict[str, Any]], unit: str, salt: str) -> str:
                 size=9,
                 weight="bold",
             )
-        every[-1].set_xlabel(_unit("expected gain over the reference", unit))
+        every[-1].set_xlabel(_unit("expected gain over the reference", unit), linespacing=1.5)
 
     return draw(height, paint, salt)
 
 
-def scores(rows: list[dict[str, Any]], salt: str) -> str:
+def scores(rows: list[Row], salt: str) -> str:
     """Held-out log loss of each model."""
 
     def paint(figure: Figure) -> None:
@@ -146,7 +146,7 @@ def scores(rows: list[dict[str, Any]], salt: str) -> str:
     return draw(0.65 + 0.3 * len(rows), paint, salt)
 
 
-def forest(table: dict[str, Any], objective: str, salt: str) -> str:
+def forest(table: Row, objective: str, salt: str) -> str:
     """Posterior weight of each shown feature in each group."""
     groups, features = table["groups"], table["shown"]
     colour = colours(groups)
@@ -174,7 +174,7 @@ def forest(table: dict[str, Any], objective: str, salt: str) -> str:
     return draw(height, paint, salt)
 
 
-def lapses(rows: list[dict[str, Any]], salt: str) -> str:
+def lapses(rows: list[Row], salt: str) -> str:
     """Probability of a random answer, annotators sorted; those that were simulated as careless stand out."""
     shown = [rows[i] for i in _thin(np.arange(len(rows)))]
 
@@ -189,29 +189,33 @@ def lapses(rows: list[dict[str, Any]], salt: str) -> str:
                 )
                 axes.scatter(x, [r["mean"] for _, r in mine], s=14, color=colour, zorder=3, linewidths=0)
         axes.set_ylim(0, 1)
-        axes.grid(axis="x", visible=False)
-        axes.set_xlabel("annotators, the least reliable first")
-        axes.set_ylabel("probability of a random answer")
+        axes.set_xlim(0, len(shown) + 1)
+        axes.set_xticks([])
+        axes.set_xlabel(
+            f"{len(shown)}{'' if len(shown) == len(rows) else f' of {len(rows)}'} annotators, the least reliable first"
+        )
+        axes.set_ylabel("probability of\na random answer")
         if any(row["careless"] for row in shown):
             _legend(figure, {"simulated as careless": PALETTE[1], "simulated as careful": PALETTE[0]})
 
     return draw(2.6, paint, salt)
 
 
-def training(history: dict[str, list[dict[str, Any]]], salt: str) -> str:
+def training(history: dict[str, list[Row]], rules: list[str], salt: str) -> str:
     """Metrics of training, one panel each, one line per policy."""
     have = {metric for records in history.values() for record in records for metric in record}
     preferred = [metric for metric in ("loss", "margin", "accuracy") if metric in have]
     metrics = preferred or sorted(have - {"step", "seconds"})[:3]
-    colour = colours(history)
+    colour = colours([*rules, *history])
 
     def paint(figure: Figure) -> None:
         every = figure.subplots(1, len(metrics), squeeze=False)[0]
         for axes, metric in zip(every, metrics, strict=True):
             for name, records in history.items():
                 points = [(r.get("step", i), r[metric]) for i, r in enumerate(records, 1) if r.get(metric) is not None]
-                x, y = zip(*points, strict=True) if points else ((), ())
-                axes.plot(x, y, color=colour[name], linewidth=1.4, marker="o" if len(points) == 1 else None)
+                blocks = [block.mean(0) for block in np.array_split(points, min(POINTS, len(points)))] if points else []
+                x, y = zip(*blocks, strict=True) if blocks else ((), ())
+                axes.plot(x, y, color=colour[name], linewidth=1.4, marker="o" if len(blocks) == 1 else None)
             axes.set_title(metric, loc="left", size=9, weight="bold")
             axes.set_xlabel("step")
         _legend(figure, {name: colour[name] for name in history})
@@ -219,21 +223,19 @@ def training(history: dict[str, list[dict[str, Any]]], salt: str) -> str:
     return draw(2.5, paint, salt)
 
 
-def _interval(axes: Axes, estimate: dict[str, Any], y: float, colour: str, size: float = 5) -> None:
+def _interval(axes: Axes, estimate: Row, y: float, colour: str, size: float = 5) -> None:
     axes.plot([estimate["low"], estimate["high"]], [y, y], color=colour, linewidth=1.8, solid_capstyle="butt")
     axes.plot([estimate["mean"]], [y], "o", color=colour, markersize=size)
 
 
 def _diamond(axes: Axes, value: float | None, y: float, size: float = 26) -> None:
     if value is not None:
-        axes.scatter([value], [y], **(TRUE | {"s": size}))
+        axes.scatter([value], [y], marker="D", s=size, facecolors="white", edgecolors=INK, linewidths=1.2, zorder=5)
 
 
 def _legend(figure: Figure, colour: dict[str, str]) -> None:
     """Write the names in their colours above the figure."""
-    handles = [
-        matplotlib.lines.Line2D([], [], color=c, marker="o", linewidth=1.8, markersize=5) for c in colour.values()
-    ]
+    handles = [Line2D([], [], color=c, marker="o", linewidth=1.8, markersize=5) for c in colour.values()]
     names = [_short(name) for name in colour]
     figure.legend(
         handles,

@@ -71,11 +71,9 @@ def group(
         attribute: of annotators; None puts all of them in one group.
     """
     annotators = feedback is not None and len(feedback.annotators) == len(voters)
-    labels = (EVERYONE,) * len(voters)
-    if annotators and attribute is not None:
+    labels = voters if not annotators and len(voters) <= MOST else (EVERYONE,) * len(voters)
+    if feedback is not None and annotators and attribute is not None:
         labels = feedback.attribute(attribute)
-    elif not annotators and len(voters) <= MOST:
-        labels = voters
     words = np.array(labels, dtype=object)
     member = {name: words == name for name in dict.fromkeys(labels)}
     # A group of voters that do not count has no welfare.

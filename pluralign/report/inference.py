@@ -104,8 +104,8 @@ def reliability(posterior: RewardPosterior, feedback: Feedback | None, attribute
             "parameter": name,
             "meaning": MEANING.get(name, name),
             "mean": float(draws.mean()),
-            "lowest_tenth": float(np.quantile(draws.mean(0), 0.1)),
-            "highest_tenth": float(np.quantile(draws.mean(0), 0.9)),
+            "lowest": float(draws.mean(0).min()),
+            "highest": float(draws.mean(0).max()),
         }
         for name, draws in posterior.rater.items()
     ]

@@ -1,13 +1,13 @@
 """The tables of a report as one self-contained HTML page."""
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
 from pluralign.report import figures
+from pluralign.report.groups import EVERYONE
 from pluralign.report.words import centre, decimals, interval, number, percent
 
 LEAST_RELIABLE = 10
@@ -40,11 +40,13 @@ def render(tables: dict[str, Any]) -> str:
 
 
 def _figures(tables: dict[str, Any]) -> dict[str, str]:
-    """Return each figure for which there are numbers."""
+    """Return each figure for which there are numbers; a rule and a group have one colour throughout."""
     rules, policies, wants, noise = (tables[k] for k in ("rules", "policies", "preferences", "reliability"))
-    made = {"gains": figures.gains(rules["welfare"], rules["scale"], "the reference", "gains")}
+    names, unit = tables["agreement"]["rules"], rules["scale"]
+    groups = [group for group in dict.fromkeys(row["group"] for row in rules["welfare"]) if group != EVERYONE]
+    made = {"gains": figures.gains(rules["welfare"], names, unit, "the reference", "gains")}
     if rules["individuals"]:
-        made["individuals"] = figures.individuals(rules["individuals"], rules["scale"], "individuals")
+        made["individuals"] = figures.individuals(rules["individuals"], groups or [EVERYONE], unit, "individuals")
     if tables["scores"]:
         made["scores"] = figures.scores(tables["scores"], "scores")
     for o, objective in enumerate(wants["objectives"] if wants else ()):
@@ -52,16 +54,16 @@ def _figures(tables: dict[str, Any]) -> dict[str, str]:
     if noise and noise["lapses"]:
         made["lapses"] = figures.lapses(noise["lapses"], "lapses")
     if policies["welfare"]:
-        made["policy_gains"] = figures.gains(policies["welfare"], rules["scale"], "the base model", "policies")
+        made["policy_gains"] = figures.gains(policies["welfare"], names, unit, "the base model", "policies")
     if any(policies["history"].values()):
-        made["training"] = figures.training(policies["history"], "training")
+        made["training"] = figures.training(policies["history"], names, "training")
     return made
 
 
 def _group_rows(rows: list[Row]) -> list[list[str]]:
+    spread = ("fewest", "median", "most")
     return [
-        [r["group"], number(r["annotators"]), percent(r["share"]), number(r["judgements"], 0)]
-        + [number(r[k], 0 if float(r[k]).is_integer() else 1) for k in ("fewest", "median", "most")]
+        [r["group"], number(r["annotators"], 0), percent(r["share"]), *(number(r[k]) for k in ("judgements", *spread))]
         for r in rows
     ]
 
@@ -87,65 +89,84 @@ def _weight_rows(table: Row) -> list[list[str]]:
     rows = [r for r in table["weights"] if r["feature"] in table["shown"]]
     places, several = decimals(rows), len(table["objectives"]) > 1
     return [
-        [f"{r['feature']} ({r['objective']})" if several else r["feature"], r["group"], interval(r, places, sign=True)]
-        + [number(r["true"], places, sign=True)]
+        [
+            f"{r['feature']} ({r['objective']})" if several else r["feature"],
+            r["group"],
+            interval(r, places, sign=True),
+            number(r["true"], places, sign=True),
+        ]
         for r in rows
     ]
 
 
 def _parameter_rows(rows: list[Row]) -> list[list[str]]:
-    return [
-        [r["parameter"], r["meaning"], *(number(r[k], 2) for k in ("mean", "lowest_tenth", "highest_tenth"))]
-        for r in rows
-    ]
+    return [[r["parameter"], r["meaning"], *(number(r[k], 2) for k in ("mean", "lowest", "highest"))] for r in rows]
 
 
 def _lapse_rows(table: Row) -> list[list[str]]:
-    careless = {True: "careless", False: "careful"}
+    careless = {True: ["careless"], False: ["careful"], None: []}
     return [
-        [r["annotator"], r["group"] or "–", interval(r, 2), number(r["judgements"], 0)]
-        + ([careless[r["careless"]]] if table["simulated"] else [])
+        [r["annotator"], r["group"], interval(r, 2), number(r["judgements"], 0), *careless[r["careless"]]]
         for r in table["lapses"][:LEAST_RELIABLE]
     ]
 
 
 def _welfare_rows(table: Row) -> list[list[str]]:
-    rows = table["welfare"]
+    """Return welfare under the reference and a rule's lottery, with the truth beside each where it is known."""
+    rows, known = table["welfare"], table["known"]
     places = decimals(r["gain"] for r in rows)
     return [
-        [r["rule"], r["group"], percent(r["share"]), interval(r["before"], places), interval(r["after"], places)]
-        + [interval(r["gain"], places, sign=True), percent(r["probability_of_gain"])]
-        + ([number(r["true_gain"], places, sign=True)] if table["known"] else [])
-        for r in rows
-    ]
-
-
-def _individual_rows(table: Row) -> list[list[str]]:
-    return [
-        [r["rule"], f"{r['losers']} of {r['voters']} ({percent(r['share_losing'])})", number(r["sure_losers"])]
-        + [number(r[k], 2, sign=True) for k in ("median_gain", "worst_tenth_gain", "lowest_gain")]
-        + ([number(r["true_losers"])] if table["known"] else [])
-        for r in table["individuals"]
-    ]
-
-
-def _certificate_rows(rows: list[Row]) -> list[list[str]]:
-    return [
-        [r["rule"], r["risk"], *(number(r[k]) for k in ("beta", "value", "gap", "tv", "tv_bound"))]
-        + [number(r["tv_reference"], 2), number(r["kl_reference"], 2), r["solver"], number(r["seconds"])]
+        [
+            r["rule"],
+            r["group"],
+            percent(r["share"]),
+            *_beside(r, "before", places, known),
+            *_beside(r, "after", places, known),
+            *_beside(r, "gain", places, known, sign=True),
+            *([] if known else [percent(r["probability_of_gain"])]),
+        ]
         for r in rows
     ]
 
 
 def _policy_rows(table: Row) -> list[list[str]]:
-    rows = table["welfare"]
+    """Return welfare before and after training, with the truth beside each where it is known."""
+    rows, known = table["welfare"], table["known"]
     places = decimals(r["gain"] for r in rows)
     return [
-        [r["rule"], r["group"], percent(r["share"]), interval(r["before"], places), interval(r["after"], places)]
-        + [interval(r["gain"], places, sign=True)]
-        + ([interval(r["true_gain"], places, sign=True)] if table["known"] else [])
+        [
+            r["rule"],
+            r["group"],
+            *_beside(r, "before", places, known),
+            *_beside(r, "after", places, known),
+            interval(r["gain"], places, sign=True),
+            *([interval(r["true_gain"], places, sign=True)] if known else []),
+        ]
         for r in rows
     ]
+
+
+def _beside(row: Row, name: str, places: int, known: bool, sign: bool = False) -> list[str]:
+    true = [number(centre(row[f"true_{name}"]), places, sign)] if known else []
+    return [interval(row[name], places, sign), *true]
+
+
+def _individual_rows(table: Row) -> list[list[str]]:
+    return [
+        [
+            r["rule"],
+            f"{r['losers']} of {r['voters']} ({percent(r['share_losing'])})",
+            number(r["sure_losers"]),
+            *(number(r[k], 2, sign=True) for k in ("median_gain", "worst_tenth_gain", "lowest_gain")),
+            *([number(r["true_losers"])] if table["known"] else []),
+        ]
+        for r in table["individuals"]
+    ]
+
+
+def _certificate_rows(rows: list[Row]) -> list[list[str]]:
+    measures = ("beta", "value", "gap", "tv", "tv_bound", "tv_reference", "kl_reference")
+    return [[r["rule"], *(number(r[k]) for k in measures), r["solver"], number(r["seconds"])] for r in rows]
 
 
 def _by_versions(manifests: dict[str, Row]) -> list[tuple[list[tuple[str, str]], list[str]]]:
@@ -160,12 +181,42 @@ def _json(value: Any) -> str:
     return json.dumps(value, indent=1, ensure_ascii=False)
 
 
-def _facts(facts: Row) -> list[list[str]]:
-    return [[name, number(value)] for name, value in facts.items()]
+def _facts(s: Row) -> list[list[str]]:
+    """Return the summary of the feedback as rows of a table."""
+
+    def share(value: float | None, inside: list[float] | None = None) -> str:
+        known = f" (90 % interval {100 * inside[0]:.1f} to {100 * inside[1]:.1f} %)" if inside else ""
+        return "not known" if value is None else f"{100 * value:.1f} %{known}"
+
+    def counts(values: dict[str, int]) -> str:
+        return ", ".join(f"{name or '(missing)'} {count:,}" for name, count in values.items())
+
+    low, middle, high = s["per_annotator"]
+    rows = {
+        "judgements": f"{s['judgements']:,}, {share(s['tie_share'])} ties",
+        "annotators": f"{s['annotators']:,}{' (simulated)' if s['simulated'] else ''}",
+        **{f"annotators by {name}": counts(values) for name, values in s["groups"].items()},
+        "judgements per annotator": f"{low:,} to {high:,}, median {middle:,g}; {s['single']:,} judged only once",
+        "judgements by the busiest tenth": share(s["busiest_share"]),
+        "prompts; responses": f"{s['prompts']:,}; {s['items']:,} ({s['empty_responses']:,} empty)",
+        "the first shown wins": share(s["first_wins"], s["first_wins_interval"]),
+        "two annotators agree on a pair": share(s["agreement"], s["agreement_interval"]),
+        "pairs that several annotators judged": f"{s['shared_pairs']:,}",
+        "exact duplicates; self-contradictions": f"{s['duplicates']:,}; {s['contradictions']:,}",
+        "prompts whose candidates are not connected": f"{s['unconnected_prompts']:,}",
+        "rows not used": counts(s["set_aside"]) or "none",
+    }
+    return [[name, value] for name, value in rows.items()]
+
+
+def _tied(text: str) -> str:
+    """Keep a percent sign on the line of its number."""
+    return text.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 FILTERS = {
     "facts": _facts,
+    "tied": _tied,
     "group_rows": _group_rows,
     "site_rows": _site_rows,
     "score_rows": _score_rows,

@@ -17,10 +17,10 @@ T = TypeVar("T")
 REASONS = {
     "feedback": "The run folder holds no judgements, so annotators and their attributes are not described.",
     "features": "The run folder holds no features, so their model and hash are not listed.",
-    "posterior": "The run folder holds no reward posterior, so fit, inferred preferences and reliability are not shown.",
-    "truth": "The annotators are real, or their own utilities were not saved: no true value stands beside the inferred.",
+    "posterior": "The run folder holds no reward posterior: fit, inferred preferences and reliability are not shown.",
+    "truth": "The annotators are real, or their own utilities were not saved: nothing tells the true values.",
     "policies": "No policy was trained in this run, so there are no training curves.",
-    "evaluation": "Nothing was measured after fitting and training: no held-out scores, no welfare of trained policies.",
+    "evaluation": "Nothing was measured after fitting: no held-out scores, no welfare of trained policies.",
     "config": "The run was made without a config file (through the Python API).",
 }
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from pluralign import __version__
 from pluralign.artifacts import plain
+from pluralign.feedback import describe
 from pluralign.report import inference, welfare
 from pluralign.report.groups import default_attribute, group
 from pluralign.report.run import Run
@@ -43,7 +44,7 @@ def collect(run: Run, groups: str | None) -> dict[str, Any]:
         "policies": _policies(run, evaluation),
         "reproduce": {
             "config": run.config,
-            "command": f"pluralign run {run.path / 'experiment.yaml'}" if run.config else None,
+            "command": f"pluralign run {run.path / 'experiment.yaml'} --out {run.path}" if run.config else None,
             "seeds": run.seeds(),
             "artifacts": run.manifests,
             "feedback": run.feedback.provenance if run.feedback else None,
@@ -89,7 +90,7 @@ def _annotators(run: Run, attribute: str | None) -> dict[str, Any] | None:
         }
         for name, member, share in zip(groups.names, groups.member, groups.share, strict=True)
     ]
-    return {"facts": {}, "warnings": [], "groups": rows}
+    return {"summary": plain(describe(run.feedback)), "groups": rows}
 
 
 def _policies(run: Run, evaluation: Evaluation) -> dict[str, Any]:

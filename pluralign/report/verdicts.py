@@ -44,9 +44,9 @@ def _rules(rules: Tables) -> Iterator[str]:
     best = rules["best_for_worst_off"]
     if best:
         yield (
-            f"For the worst-off group {best['rule']} is best: it leaves its worst-off group ({best['group']}) at "
-            f"{interval(best['welfare'])}, the next rule, {best['next_rule']}, leaves its own ({best['next_group']}) at "
-            f"{interval(best['next_welfare'])}; the first is higher in {percent(best['probability'])} of posterior draws."
+            f"For the worst-off group {best['rule']} is best: it leaves {best['group']}, its worst-off, at "
+            f"{interval(best['welfare'])}; the next rule, {best['next_rule']}, leaves {best['next_group']} at "
+            f"{interval(best['next_welfare'])}; the first is higher in {percent(best['probability'])} of draws."
         )
     known = [row for row in rules["welfare"] if row["true_gain"] is not None and row["group"] != EVERYONE]
     if known:

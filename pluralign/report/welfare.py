@@ -35,6 +35,7 @@ def rules(run: Run, attribute: str | None) -> dict[str, Any]:
     first = next(iter(run.choices.values())).utilities
     return {
         "scale": _common([c.utilities.scale for c in run.choices.values()], "not the same for all rules"),
+        "risk": _common([c.risk for c in run.choices.values()], "not the same for all rules"),
         "draws": first.shape[0],
         "prompts": first.shape[2],
         "candidates": float((first.reference > 0).sum(1).mean()),
@@ -56,7 +57,7 @@ def agreement(run: Run) -> dict[str, Any]:
     """
     names, chosen = list(run.choices), list(run.choices.values())
     items = [c.utilities.item for c in chosen]
-    if len(names) < 2 or any(not np.array_equal(items[0], item) for item in items):
+    if len(names) < 2 or any(not np.array_equal(np.asarray(items[0]), np.asarray(item)) for item in items):
         why = (
             "There is only one rule."
             if len(names) < 2
@@ -84,7 +85,7 @@ def _common(values: list[str], otherwise: str) -> str:
 
 def _true(truth: Utilities | None, chosen: Choice) -> Float[np.ndarray, "2 voter"] | None:
     """Return the simulated voters' own utility of the reference and of the lottery; None if it is not known."""
-    if truth is None or not np.array_equal(truth.item, chosen.utilities.item):
+    if truth is None or not np.array_equal(np.asarray(truth.item), np.asarray(chosen.utilities.item)):
         return None
     return np.stack([truth.expected(p)[0] for p in (chosen.utilities.reference, chosen.lottery)])
 
