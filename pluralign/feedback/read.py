@@ -25,9 +25,8 @@ from jaxtyping import Int
 
 from pluralign.errors import InputError
 
-BATCH = 65_536
+BATCH = 4_096
 SHOWN = 5
-ENCODED = pa.dictionary(pa.int32(), pa.large_string())
 
 
 @runtime_checkable
@@ -52,19 +51,19 @@ class Column:
     """A column of texts, each different text held once: `text[row] = values[codes[row]]`, missing where -1."""
 
     codes: Int[np.ndarray, " row"]
-    values: pa.Array
+    values: list[str]
 
     def take(self, rows: Int[np.ndarray, " chosen"]) -> "Column":
         """Return these rows, in this order."""
         return Column(self.codes[rows], self.values)
 
+    def texts(self) -> list[str | None]:
+        """Return the text of every row."""
+        return [self.values[code] if code >= 0 else None for code in self.codes.tolist()]
+
     def at(self, row: int) -> str | None:
         """Return the text of one row."""
-        return self.values[int(self.codes[row])].as_py() if self.codes[row] >= 0 else None
-
-    def words(self) -> list[str]:
-        """Return the different texts, in the order of their codes."""
-        return self.values.to_pylist()
+        return self.values[self.codes[row]] if self.codes[row] >= 0 else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +85,7 @@ class Rows:
     names: tuple[str, ...]
 
 
-Pieces = Iterator[tuple[list[int], dict[str, pa.Array]]]
+Pieces = Iterator[tuple[list[int], dict[str, list[str | None]]]]
 
 
 def read(file: File, wanted: Iterable[str]) -> Rows:
@@ -165,7 +164,7 @@ def _csv_pieces(path: Path, reader: Any, have: list[tuple[str, int]], header: li
                 wrong += 1
                 bad += [f"line {begin} has {len(row)}"] if wrong <= SHOWN else []
             begin = end + 1
-        yield places, {name: _encode([row[i] for row in rows]) for name, i in have}
+        yield places, {name: [row[i] for row in rows] for name, i in have}
     if wrong:
         raise InputError(
             f"{path}: the header has {len(header)} cells, but {_count(wrong, 'line')} not: {some(bad, wrong)}. "
@@ -271,62 +270,48 @@ def _object(path: Path, n: int, line: str) -> dict[str, Any]:
 
 def _of_objects(
     path: Path, unit: str, places: list[int], rows: list[dict[str, Any]], wanted: tuple[str, ...]
-) -> dict[str, pa.Array]:
+) -> dict[str, list[str | None]]:
     columns = {}
     for name in wanted:
         cells = [row.get(name) for row in rows]
         try:
-            columns[name] = _encode([cell if type(cell) is str else _text(cell) for cell in cells])
-        except (TypeError, UnicodeEncodeError) as error:
-            for place, cell in zip(places, cells, strict=True):
-                if isinstance(cell, dict | list) or (isinstance(cell, str) and not _encodable(cell)):
-                    raise InputError(f"{path}, {unit} {place}, column {name!r}: {error}") from error
-            raise
+            columns[name] = [cell if type(cell) is str else _text(cell) for cell in cells]
+        except TypeError as error:
+            place = next(p for p, cell in zip(places, cells, strict=True) if isinstance(cell, dict | list))
+            raise InputError(f"{path}, {unit} {place}, column {name!r}: {error}") from error
     return columns
 
 
 def _of_arrow(name: str, table: pa.Table, names: Iterable[str]) -> Rows:
-    columns: dict[str, pa.Array] = {}
+    columns: dict[str, list[str | None]] = {}
     for column in table.column_names:
-        cells = table[column].combine_chunks()
-        if pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type):
-            columns[column] = cells.cast(pa.large_string()).dictionary_encode()
-        else:
-            try:
-                columns[column] = _encode([_text(cell) for cell in cells.to_pylist()])
-            except TypeError as error:
-                raise InputError(f"{name}, column {column!r}: {error}") from error
+        cells = table[column].to_pylist()
+        try:
+            columns[column] = [cell if type(cell) is str else _text(cell) for cell in cells]
+        except TypeError as error:
+            raise InputError(f"{name}, column {column!r}: {error}") from error
     return _assemble(name, "row", iter([(list(range(1, table.num_rows + 1)), columns)]), names)
 
 
 def _assemble(name: str, unit: str, pieces: Pieces, names: Iterable[str]) -> Rows:
-    places: list[np.ndarray] = []
-    chunks: dict[str, list[pa.Array]] = {}
+    places, codes, known = [np.zeros(0, np.int64)], {}, {}
     for place, columns in pieces:
         places.append(np.array(place, np.int64))
         for column, cells in columns.items():
-            chunks.setdefault(column, []).append(cells)
+            code = known.setdefault(column, {None: -1})
+            numbers = (code.setdefault(cell, len(code) - 1) for cell in cells)
+            codes.setdefault(column, []).append(np.fromiter(numbers, np.int32, len(cells)))
     names = tuple(names)  # only now: a JSONL file names its columns as it goes
-    columns = {column: _column(cells) for column, cells in chunks.items() if column in names}
-    return Rows(name, unit, np.concatenate([np.zeros(0, np.int64), *places]), columns, names)
-
-
-def _column(chunks: list[pa.Array]) -> Column:
-    cells = pa.chunked_array(chunks, ENCODED).unify_dictionaries().combine_chunks()
-    codes = cells.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-    return Column(codes.astype(np.int32), cells.dictionary)
-
-
-def _encode(texts: list[str | None]) -> pa.Array:
-    return pa.array(texts, pa.large_string()).dictionary_encode()
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    columns = {c: Column(np.concatenate(codes[c]), list(known[c])[1:]) for c in codes if c in names}
+    rows = Rows(name, unit, np.concatenate(places), columns, names)
+    for column, cells in columns.items():
+        for code, text in enumerate(cells.values):
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:  # half a surrogate pair, as JSON may hold after text was cut
+                place = rows.place[int((cells.codes == code).argmax())]
+                raise InputError(f"{name}, {unit} {place}, column {column!r} is not text: {error}.") from error
+    return rows
 
 
 def _text(value: Any) -> str | None:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from pluralign.types import Choices, Feedback
 
@@ -123,9 +123,10 @@ def describe(feedback: Feedback) -> Summary:
     first = _sums(who[decided], first_won[decided] > 0, np.ones(decided.sum()), annotators)
     others = _alike(pair) - _alike(pair, who)
     agreement = _sums(who, _alike(pair, oriented) - _alike(pair, who, oriented), others, annotators)
-    by_one = np.unique(np.column_stack([pair, who]), axis=0)[:, 0]
-    answers = np.unique(np.column_stack([pair, who, oriented]), axis=0)[:, :2]
-    rows = np.column_stack([choices.annotator, choices.objective, choices.slate, choices.rank])
+    by = _first(pair, who)
+    answers = _first(pair, who, oriented)  # more than one by the same annotator contradict each other
+    different = np.bincount(_together(pair[answers], who[answers]))
+    rows = _first(choices.annotator, choices.objective, *choices.slate.T, *choices.rank.T)
     numbers = {
         "judgements": n,
         "tie_share": float((best > 1).mean()) if n else None,
@@ -138,12 +139,12 @@ def describe(feedback: Feedback) -> Summary:
         "busiest_share": float(busiest / n) if n else None,
         "first_wins": _ratio(*first),
         "first_wins_interval": _interval(*first, shared=1),
-        "duplicates": n - len(np.unique(rows, axis=0)),
-        "contradictions": int((np.unique(answers, axis=0, return_counts=True)[1] > 1).sum()),
+        "duplicates": n - len(rows),
+        "contradictions": int((different > 1).sum()),
         "set_aside": {str(k): int(v) for k, v in feedback.provenance.get("set_aside", {}).items()},
         "unconnected_prompts": unconnected,
         "pieces": pieces,
-        "shared_pairs": int((np.bincount(by_one) > 1).sum()),
+        "shared_pairs": int((np.bincount(pair[by]) > 1).sum()),
         "agreement": _ratio(*agreement),
         "agreement_interval": _interval(*agreement, shared=2),
         "empty_responses": sum(not text for text in items["response"]),
@@ -195,10 +196,24 @@ def _pairs(choices: Choices, items: int) -> tuple[np.ndarray, np.ndarray, np.nda
     return pair, choices.annotator[two], won, np.where(slate[:, 0] < slate[:, 1], won, -won)
 
 
+def _together(*codes: Int[np.ndarray, " choice"]) -> Int[np.ndarray, " choice"]:
+    """Return one code for each combination of codes; sorting integers is ten times faster than sorting rows."""
+    together = np.zeros(len(codes[0]), np.int64)
+    for code in codes:
+        code = code.astype(np.int64) - code.min(initial=0)
+        together = np.unique(together * (code.max(initial=0) + 1) + code, return_inverse=True)[1]
+    return together
+
+
 def _alike(*codes: Int[np.ndarray, " choice"]) -> Int[np.ndarray, " choice"]:
     """Return how many choices have the same codes as each choice, itself included."""
-    _, inverse, count = np.unique(np.column_stack(codes), axis=0, return_inverse=True, return_counts=True)
-    return count[inverse]
+    together = _together(*codes)
+    return np.bincount(together)[together]
+
+
+def _first(*codes: Int[np.ndarray, " choice"]) -> Int[np.ndarray, " combination"]:
+    """Return one choice for each combination of codes."""
+    return np.unique(_together(*codes), return_index=True)[1]
 
 
 def _sums(annotator: np.ndarray, top: np.ndarray, bottom: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -225,7 +240,7 @@ def _interval(
     deviation = math.sqrt((len(top) - 1) * without.var())
     if deviation == 0:
         return None
-    middle, half = top.sum() / bottom.sum(), float(student.ppf((1 + LEVEL) / 2, len(top) - 1)) * deviation
+    middle, half = top.sum() / bottom.sum(), float(stdtrit(len(top) - 1, (1 + LEVEL) / 2)) * deviation
     return max(0.0, float(middle - half)), min(1.0, float(middle + half))
 
 
@@ -236,7 +251,7 @@ def _connected(choices: Choices, prompt_id: Int[np.ndarray, " item"]) -> tuple[i
     row, column = np.broadcast_to(head, choices.slate.shape)[filled], choices.slate[filled]
     graph = coo_array((np.ones(len(row), np.int8), (row, column)), shape=(len(prompt_id), len(prompt_id)))
     label = connected_components(graph.tocsr(), directed=False)[1]
-    pieces = np.bincount(np.unique(np.column_stack([prompt_id, label]), axis=0)[:, 0])
+    pieces = np.bincount(prompt_id[_first(prompt_id, label)])
     return int((pieces > 1).sum()), int(pieces[pieces > 1].sum())
 
 

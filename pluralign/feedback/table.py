@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-import pyarrow as pa
 import tyro
 from jaxtyping import Float, Int
 
@@ -27,14 +26,13 @@ OUTCOMES = {
 second in others, and a guess would turn every preference around."""
 
 # On the command line a source is the name of a file; a data set can only be passed in Python.
-_ON_COMMAND_LINE = tyro.constructors.PrimitiveConstructorSpec(
+_FILE = tyro.constructors.PrimitiveConstructorSpec(
     nargs=1,
     metavar="FILE",
-    instance_from_str=lambda words: words[0],
-    is_instance=lambda value: isinstance(value, File),
+    instance_from_str=lambda words: None if words == ["None"] else words[0],
+    is_instance=lambda value: value is None or isinstance(value, File),
     str_from_instance=lambda value: [str(value)],
 )
-Source = Annotated[File, _ON_COMMAND_LINE]
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ class Table(AbstractSource):
         order: column to sort each annotator's work by (as numbers if all are, else as text); row order if none.
     """
 
-    path: Source
+    path: Annotated[File, _FILE]
     prompt: str
     first: str
     second: str
@@ -68,7 +66,7 @@ class Table(AbstractSource):
     annotator: str
     attributes: tuple[str, ...] = ()
     outcomes: dict[str, str] = field(default_factory=dict)
-    join: Source | None = None
+    join: Annotated[File | None, _FILE] = None
     on: str = "id"
     sources: tuple[str, str] | None = None
     order: str | None = None
@@ -116,16 +114,15 @@ class Table(AbstractSource):
         prompts, first, second = (columns[name] for name in (self.prompt, self.first, self.second))
 
         # One code for equal texts of both slots, and one key for equal (prompt, text), slot after slot.
-        pool = pa.concat_arrays([first.values, second.values]).dictionary_encode()
-        code = pool.indices.to_numpy()
-        texts = np.stack([code[first.codes], code[len(first.values) + second.codes]], 1)
+        pool = {text: code for code, text in enumerate(dict.fromkeys([*first.values, *second.values]))}
+        texts = np.stack([np.array([pool[text] for text in c.values])[c.codes] for c in (first, second)], 1)
         prompt, prompt_row = _dense(prompts.codes)
-        item, item_slot = _dense((prompt[:, None].astype(np.int64) * len(pool.dictionary) + texts).ravel())
+        item, item_slot = _dense((prompt[:, None].astype(np.int64) * len(pool) + texts).ravel())
         slate = item.reshape(n, 2)
         annotator, annotator_row = _dense(columns[self.annotator].codes)
 
-        words = prompts.words()
-        answers = pool.dictionary.to_pylist()
+        words = prompts.values
+        answers = list(pool)
         items = {
             "prompt_id": prompt[item_slot // 2].astype(np.int32),
             "prompt": [words[prompts.codes[prompt_row[x]]] for x in prompt[item_slot // 2]],
@@ -133,7 +130,7 @@ class Table(AbstractSource):
             "source": self._sources(columns, item, len(item_slot)),
         }
         people: dict[str, Any] = {
-            "id": [columns[self.annotator].at(row) for row in annotator_row],
+            "id": columns[self.annotator].take(annotator_row).texts(),
             "weight": np.ones(len(annotator_row)),
         }
         for name in self.attributes:
@@ -208,7 +205,7 @@ class Table(AbstractSource):
                 continue
             wrong = columns[name].codes < 0
             if name in (self.prompt, self.annotator):
-                blank = np.array([not word.strip() for word in columns[name].words()] + [True])
+                blank = np.array([not word.strip() for word in columns[name].values] + [True])
                 wrong = blank[columns[name].codes]
             bad += [(row, name) for row in np.flatnonzero(wrong).tolist()]
         if bad:
@@ -220,15 +217,15 @@ class Table(AbstractSource):
             )
         meanings = {_norm(k): v for k, v in OUTCOMES.items()} | {_norm(k): v for k, v in self.outcomes.items()}
         outcome = columns[self.outcome]
-        known = [meanings.get(_norm(word)) for word in outcome.words()]
+        known = [meanings.get(_norm(word)) for word in outcome.values]
         codes = np.array([-1 if k is None else (FIRST, SECOND, TIE).index(k) for k in known] + [-1])[outcome.codes]
         if (codes < 0).any():
             unknown, start, count = np.unique(outcome.codes[codes < 0], return_index=True, return_counts=True)
-            places = np.flatnonzero(codes < 0)[start]
+            places = np.flatnonzero(codes < 0)[start].tolist()
             values = [outcome.at(place) for place in places]
             parts = [
                 f"{_value(value)} in {c} row{'s' * (c > 1)}, first at {at(place)}"
-                for value, place, c in zip(values, places, count, strict=True)
+                for value, place, c in zip(values, places, count.tolist(), strict=True)
             ]
             example = next((v for v in values if v is not None), "A won")
             digits = any(v is not None and v.strip().isdigit() for v in values)
@@ -245,7 +242,7 @@ class Table(AbstractSource):
         """Name who wrote each item; where several did, all of them, in order of first appearance."""
         if self.sources is None:
             return [""] * items
-        words = [columns[name].words() for name in self.sources]
+        words = [columns[name].values for name in self.sources]
         offset = len(words[0])
         codes = np.stack([columns[name].codes for name in self.sources], 1)
         both = np.where(codes < 0, -1, codes + np.array([0, offset])).ravel()
@@ -274,12 +271,12 @@ class Table(AbstractSource):
                 f"{_value(column.at(own))} ({at(own)}) and {_value(column.at(row))} ({at(row)}). "
                 "An attribute describes the annotator, so it cannot change between rows; mend it, or leave it out."
             )
-        return [column.at(row) or "" for row in start]
+        return [text or "" for text in column.take(start).texts()]
 
     def _order(self, columns: dict[str, Column], n: int) -> Float[np.ndarray, " row"] | Int[np.ndarray, " row"]:
         if self.order is None:
             return np.arange(n)
-        words = np.array(columns[self.order].words())
+        words = np.array(columns[self.order].values)
         try:
             keys = words.astype(np.float64)
         except ValueError:
@@ -300,8 +297,8 @@ def _match(rows: Rows, other: Rows, on: str) -> Int[np.ndarray, " row"]:
     row_of = np.full(len(keys.values) + 1, -1)
     row_of[keys.codes] = np.arange(len(keys.codes))
     row_of[-1] = -1  # a missing key matches nothing
-    known = {word: i for i, word in enumerate(keys.words())}
-    code_of = np.array([known.get(word, -1) for word in key.words()] + [-1])
+    known = {word: i for i, word in enumerate(keys.values)}
+    code_of = np.array([known.get(word, -1) for word in key.values] + [-1])
     match = row_of[code_of[key.codes]]
     lost = np.flatnonzero(match < 0)
     if len(lost):

@@ -1,0 +1,377 @@
+import csv
+import gzip
+import json
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pydantic
+import pytest
+import tyro
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pluralign import artifacts, feedback
+from pluralign.errors import InputError
+from pluralign.feedback import Table, read
+from pluralign.types import Feedback
+
+NAMES = {"prompt": "prompt", "first": "left", "second": "right", "outcome": "winner", "annotator": "worker"}
+ROWS = [
+    {"prompt": "q", "left": "a", "right": "b", "winner": "left", "worker": "007", "age": "old"},
+    {"prompt": "q", "left": "b", "right": "a", "winner": " Right ", "worker": "NA", "age": "new"},
+    {"prompt": 'p, "x"\ny', "left": "a", "right": "", "winner": "TIE", "worker": "007", "age": "old"},
+    {"prompt": "q", "left": "a", "right": "c", "winner": "model_b", "worker": "1e3", "age": ""},
+    {"prompt": "q", "left": "a", "right": "a", "winner": "left", "worker": "x", "age": ""},
+    {"prompt": "q", "left": "a", "right": "b", "winner": "left", "worker": "007", "age": "old"},
+]
+
+
+def write_csv(path, rows=ROWS, delimiter=",", end="\n"):
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter, lineterminator=end)
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def write_jsonl(path, rows=ROWS):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def compress(path):
+    packed = path.with_name(f"{path.name}.gz")
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    return packed
+
+
+def judgements(votes: Feedback) -> list[tuple]:
+    """Each judgement in the words of its source, whatever the numbering."""
+    items, people, c = votes.items, votes.annotators, votes.choices
+    prompt, response, who = items["prompt"], items["response"], people["id"]
+    return [
+        (who[a], prompt[s[0]], prompt[s[1]], response[s[0]], response[s[1]], tuple(r))
+        for a, s, r in zip(c.annotator.tolist(), c.slate.tolist(), c.rank.tolist(), strict=True)
+    ]
+
+
+def assert_same(one: Feedback, two: Feedback):
+    assert one.items.to_dict() == two.items.to_dict()
+    assert one.annotators.to_dict() == two.annotators.to_dict()
+    for name, value in vars(one.choices).items():
+        np.testing.assert_array_equal(value, getattr(two.choices, name), err_msg=name)
+
+
+def test_rows_become_judgements_as_by_hand(tmp_path):
+    votes = Table(write_csv(tmp_path / "votes.csv"), **NAMES, attributes=("age",)).load()
+    assert votes.items.to_dict() == {
+        "prompt_id": [0, 0, 1, 1, 0],
+        "prompt": ["q", "q", 'p, "x"\ny', 'p, "x"\ny', "q"],
+        "response": ["a", "b", "a", "", "c"],
+        "source": [""] * 5,
+    }
+    assert votes.annotators.to_dict() == {
+        "id": ["007", "NA", "1e3", "x"],
+        "weight": [1.0] * 4,
+        "age": ["old", "new", "", ""],
+    }
+    assert votes.choices.slate.tolist() == [[0, 1], [1, 0], [2, 3], [0, 4], [0, 1]]
+    assert votes.choices.rank.tolist() == [[0, 1], [1, 0], [0, 0], [1, 0], [0, 1]]
+    assert votes.choices.annotator.tolist() == [0, 1, 0, 2, 0]
+    assert votes.choices.context.tolist() == [0, 0, 1, 0, 2]
+    assert votes.provenance["rows"] == 6
+    assert votes.provenance["set_aside"] == {"a response compared with itself": 1}
+    assert votes.provenance["set_aside_at"] == {"a response compared with itself": [7]}  # the third row has two lines
+
+
+def test_a_table_reads_as_in_the_readme(tmp_path, monkeypatch):
+    write_csv(tmp_path / "votes.csv")
+    monkeypatch.chdir(tmp_path)
+    votes = feedback.Table(
+        "votes.csv", prompt="prompt", first="left", second="right", outcome="winner", annotator="worker"
+    ).load()
+    assert len(votes.choices) == 5
+
+
+def test_every_format_gives_the_same_feedback(tmp_path):
+    rows = [{**row, "age": row["age"] or None} for row in ROWS]  # CSV knows no null: both are no attribute
+    write_csv(tmp_path / "v.csv")
+    write_csv(tmp_path / "crlf.csv", end="\r\n")
+    write_csv(tmp_path / "v.tsv", delimiter="\t")
+    write_jsonl(tmp_path / "v.jsonl", rows)
+    (tmp_path / "v.json").write_text(json.dumps(rows, indent=1))
+    (tmp_path / "bom.csv").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "v.csv").read_bytes())
+    (tmp_path / "bom.jsonl").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "v.jsonl").read_bytes())
+    (tmp_path / "blank.jsonl").write_text((tmp_path / "v.jsonl").read_text().replace("\n", "\r\n\r\n"))
+    pyarrow.parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "v.parquet")
+    shuffled = Dataset.from_list(rows[::-1]).select(range(5, -1, -1))  # rows behind an index
+    paths = ["crlf.csv", "v.tsv", "v.jsonl", "v.json", "bom.csv", "bom.jsonl", "blank.jsonl", "v.parquet"]
+    paths = [tmp_path / name for name in paths]
+    files = [*paths, compress(tmp_path / "v.csv"), compress(tmp_path / "v.jsonl"), Dataset.from_list(rows), shuffled]
+    expected = Table(tmp_path / "v.csv", **NAMES, attributes=("age",)).load()
+    for file in files:
+        assert_same(Table(file, **NAMES, attributes=("age",)).load(), expected)
+    with pytest.raises(AssertionError):
+        other = [{**row, "left": "z"} if i == 3 else row for i, row in enumerate(ROWS)]
+        assert_same(Table(write_csv(tmp_path / "other.csv", other), **NAMES, attributes=("age",)).load(), expected)
+
+
+def test_numbers_are_read_as_they_would_be_written(tmp_path):
+    rows = [{**row, "worker": 7 + i, "age": 1.5} for i, row in enumerate(ROWS)]
+    pyarrow.parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "v.parquet")
+    expected = Table(write_csv(tmp_path / "v.csv", rows), **NAMES, attributes=("age",)).load()
+    assert expected.annotators["id"][0] == "7"
+    for file in (tmp_path / "v.parquet", write_jsonl(tmp_path / "v.jsonl", rows), Dataset.from_list(rows)):
+        assert_same(Table(file, **NAMES, attributes=("age",)).load(), expected)
+
+
+def test_class_labels_are_read_by_name(tmp_path):
+    labels = Features(
+        {
+            **dict.fromkeys(["prompt", "left", "right", "worker"], Value("string")),
+            "winner": ClassLabel(names=["right", "left", "tie"]),
+        }
+    )
+    rows = [
+        {**{k: row[k] for k in ("prompt", "left", "right", "worker")}, "winner": i % 3}
+        for i, row in enumerate(ROWS[:3])
+    ]
+    votes = Table(Dataset.from_list(rows, features=labels), **NAMES).load()
+    assert votes.choices.rank.tolist() == [[1, 0], [0, 1], [0, 0]]
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_the_order_of_rows_changes_only_the_numbering(tmp_path, monkeypatch, data):
+    monkeypatch.setattr(read, "BATCH", data.draw(st.integers(1, 4)))
+    cell = st.text(st.sampled_from('ab,"\n\t é'), max_size=3)
+    row = st.fixed_dictionaries(
+        {
+            "prompt": st.sampled_from(["p", 'q, "r"', "s\nt"]),
+            "left": cell,
+            "right": cell,
+            "winner": st.sampled_from(["left", "right", "tie"]),
+            "worker": st.sampled_from(["1", "01", "w"]),
+        }
+    )
+    rows = data.draw(st.lists(row, min_size=1, max_size=12))
+    permuted = data.draw(st.permutations(rows))
+    one = Table(write_csv(tmp_path / "one.csv", rows), **NAMES).load()
+    two = Table(write_csv(tmp_path / "two.csv", permuted), **NAMES).load()
+    rank = {"left": (0, 1), "right": (1, 0), "tie": (0, 0)}
+    by_hand = [
+        (r["worker"], r["prompt"], r["prompt"], r["left"], r["right"], rank[r["winner"]])
+        for r in rows
+        if r["left"] != r["right"]
+    ]
+    assert judgements(one) == by_hand
+    assert Counter(judgements(two)) == Counter(by_hand)
+    assert one.provenance["set_aside"] == two.provenance["set_aside"]
+
+
+def test_a_join_brings_texts_and_its_own_columns_yield(tmp_path):
+    left = [
+        {"id": "2", "prompt": "ignored", "winner": "left", "worker": "w"},
+        {"id": "1", "prompt": "kept", "winner": "tie", "worker": "w"},
+    ]
+    right = [
+        {"id": 1, "prompt": "joined", "left": "a", "right": "b"},
+        {"id": 2, "prompt": "joined", "left": "c", "right": "d"},
+    ]
+    votes = Table(write_csv(tmp_path / "v.csv", left), **NAMES, join=write_jsonl(tmp_path / "t.jsonl", right)).load()
+    assert [j[1:5] for j in judgements(votes)] == [("ignored", "ignored", "c", "d"), ("kept", "kept", "a", "b")]
+
+
+def test_a_join_names_the_line_and_key_that_it_lacks(tmp_path):
+    left = [{"id": i, "prompt": "p", "winner": "left", "worker": "w"} for i in ("1", "8", "9")]
+    right = [{"id": 1, "left": "a", "right": "b"}]
+    votes = write_csv(tmp_path / "v.csv", left)
+    with pytest.raises(
+        InputError, match=r"v.csv: 2 rows .* key 'id' that t.jsonl does not have\. line 3: '8'; line 4: '9'"
+    ):
+        Table(votes, **NAMES, join=write_jsonl(tmp_path / "t.jsonl", right)).load()
+    with pytest.raises(InputError, match=r"t.jsonl: the key 'id' is '1' in more than one row, first at line 1"):
+        Table(votes, **NAMES, join=write_jsonl(tmp_path / "t.jsonl", right * 2)).load()
+    with pytest.raises(InputError, match=r"no column 'key'"):
+        Table(votes, **NAMES, join=write_jsonl(tmp_path / "t.jsonl", right), on="key").load()
+    with pytest.raises(InputError, match=r"v.csv, line 2 \(with t.jsonl, line 1\), column 'right': missing"):
+        whole = [{"id": i, "left": "a", "right": None} for i in (1, 8, 9)]
+        Table(votes, **NAMES, join=write_jsonl(tmp_path / "t.jsonl", whole)).load()
+
+
+def test_sources_name_every_writer_of_an_item(tmp_path):
+    rows = [
+        {"prompt": "q", "left": "yes", "right": "no", "winner": "tie", "worker": "w", "x": "M1", "y": "M2"},
+        {"prompt": "q", "left": "no", "right": "yes", "winner": "tie", "worker": "w", "x": "M2", "y": "M3"},
+        {"prompt": "q", "left": "no", "right": "maybe", "winner": "tie", "worker": "w", "x": "M2", "y": None},
+    ]
+    votes = Table(write_jsonl(tmp_path / "v.jsonl", rows), **NAMES, sources=("x", "y")).load()
+    assert dict(zip(votes.items["response"], votes.items["source"], strict=True)) == {
+        "yes": "M1 | M3", "no": "M2", "maybe": "",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("times", "context"),
+    [
+        (["10", "9", "2.5", "1"], [2, 1, 0, 0]),
+        (["2016-02-01", "2016-01-31", "2015-12-01", "1"], [2, 1, 0, 0]),
+        (["1", "1", "0", "1"], [1, 2, 0, 0]),
+    ],
+)
+def test_order_sorts_each_annotators_work(tmp_path, times, context):
+    rows = [{**ROWS[0], "right": f"b{i}", "worker": "wwwv"[i], "time": time} for i, time in enumerate(times)]
+    votes = Table(write_csv(tmp_path / "v.csv", rows), **NAMES, order="time").load()
+    assert votes.choices.context.tolist() == context
+
+
+def test_an_attribute_must_not_change(tmp_path):
+    rows = [*ROWS, {**ROWS[0], "age": "new"}]
+    with pytest.raises(
+        InputError,
+        match=r"annotator '007' has two values of 'age': 'old' \(v.csv, line 2\) and 'new' \(v.csv, line 9\)",
+    ):
+        Table(write_csv(tmp_path / "v.csv", rows), **NAMES, attributes=("age",)).load()
+
+
+def test_outcome_words_can_be_given_and_win_over_the_common_ones(tmp_path):
+    rows = [{**ROWS[0], "winner": word} for word in ("1", "2", "A", "Tie (bothbad)")]
+    votes = Table(
+        write_csv(tmp_path / "v.csv", rows), **NAMES, outcomes={"1": "first", "2": "second", "a": "tie"}
+    ).load()
+    assert votes.choices.rank.tolist() == [[0, 1], [1, 0], [0, 0], [0, 0]]
+
+
+def test_unknown_outcomes_are_counted_and_digits_never_guessed(tmp_path):
+    rows = [{**ROWS[0], "winner": word} for word in ("left", "1", "won", "1", None)]
+    with pytest.raises(InputError) as caught:
+        Table(write_jsonl(tmp_path / "v.jsonl", rows), **NAMES).load()
+    message = str(caught.value)
+    for part in (
+        "'winner' has 3 unknown outcomes",
+        "'1' in 2 rows, first at v.jsonl, line 2",
+        "'won' in 1 row, first at v.jsonl, line 3",
+        "missing in 1 row, first at v.jsonl, line 5",
+        "outcomes={'1': 'first'}",
+        "Digits are never guessed",
+    ):
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "place"),
+    [
+        ("prompt", "  ", r"line 2, column 'prompt': '  '"),
+        ("prompt", None, r"line 2, column 'prompt': missing"),
+        ("worker", "", r"line 2, column 'worker': ''"),
+        ("left", None, r"line 2, column 'left': missing"),
+        ("right", float("nan"), r"line 2, column 'right': missing"),
+    ],
+)
+def test_a_bad_row_is_named(tmp_path, column, value, place):
+    rows = [ROWS[0], {**ROWS[0], column: value}, *[{**ROWS[0], column: value}] * 7]
+    with pytest.raises(InputError, match=rf"has 8 missing or empty cells\. .*{place}.*; and 3 more"):
+        Table(write_jsonl(tmp_path / "v.jsonl", rows), **NAMES).load()
+
+
+def test_missing_columns_list_what_is_there(tmp_path):
+    names = NAMES | {"outcome": "winer", "annotator": "who"}
+    with pytest.raises(InputError) as caught:
+        Table(write_csv(tmp_path / "v.csv"), **names).load()
+    assert "no column 'winer', 'who'" in str(caught.value)
+    assert "v.csv has 'prompt', 'left', 'right', 'winner', 'worker', 'age'" in str(caught.value)
+    assert "For 'winer', did you mean 'winner'?" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"outcomes": {"x": "third"}}, r"outcomes\['x'\] is 'third'"),
+        ({"attributes": ("id",)}, "must differ and not be 'id'"),
+        ({"attributes": ("age", "age")}, "must differ"),
+        ({"path": "votes.xlsx"}, "unknown format.*csv"),
+        ({"path": "votes.parquet.gz"}, "unknown format"),
+        ({"path": "nowhere.csv"}, "nowhere.csv does not exist"),
+    ],
+)
+def test_a_wrong_field_is_named(change, message):
+    with pytest.raises(InputError, match=message):
+        Table(**{"path": "v.csv", **NAMES, **change}).load()
+
+
+def test_a_dictionary_of_data_sets_is_refused():
+    with pytest.raises(InputError, match=r"splits: \['test', 'train'\]"):
+        Table(DatasetDict(train=Dataset.from_list(ROWS), test=Dataset.from_list(ROWS)), **NAMES)
+
+
+def test_the_fingerprint_follows_the_bytes(tmp_path):
+    path, texts = write_csv(tmp_path / "v.csv"), write_jsonl(tmp_path / "t.jsonl", [{"id": 1}])
+    prints = {Table(path, **NAMES).fingerprint(), Table(path, **NAMES, join=texts).fingerprint()}
+    write_jsonl(tmp_path / "t.jsonl", [{"id": 2}])
+    prints.add(Table(path, **NAMES, join=texts).fingerprint())
+    assert len(prints) == 3
+    one, again = Dataset.from_list(ROWS), Dataset.from_list(ROWS)
+    other = Dataset.from_list([*ROWS[:-1], {**ROWS[-1], "left": "z"}])
+    assert Table(one, **NAMES).fingerprint() == Table(again, **NAMES).fingerprint()
+    assert Table(one, **NAMES).fingerprint() != Table(other, **NAMES).fingerprint()
+
+
+def test_pydantic_and_the_command_line_read_a_table(tmp_path):
+    adapter = pydantic.TypeAdapter(Table)
+    table = adapter.validate_python(
+        {"path": "v.csv", **NAMES, "sources": ["x", "y"], "attributes": ["age"], "kind": "table"}
+    )
+    assert table == Table("v.csv", **NAMES, sources=("x", "y"), attributes=("age",))
+    assert adapter.validate_python(adapter.dump_python(table, mode="json")) == table
+    with pytest.raises(pydantic.ValidationError):
+        adapter.validate_python({"path": 3, **NAMES})
+    adapter.json_schema()
+    changed = tyro.cli(Table, default=table, args=["--path", "w.csv", "--join", "t.jsonl"])
+    assert (changed.path, changed.join, changed.sources) == ("w.csv", "t.jsonl", ("x", "y"))
+
+
+def test_feedback_survives_being_saved(tmp_path):
+    votes = Table(write_csv(tmp_path / "v.csv"), **NAMES).load()
+    artifacts.save(votes, tmp_path / "saved")
+    again = artifacts.load(tmp_path / "saved", Feedback)
+    assert_same(votes, again)
+    assert feedback.describe(votes) == feedback.describe(again)
+
+
+def llmfao(real_data, **change) -> Table:
+    folder = real_data / "llmfao"
+    columns = {"prompt": "text", "first": "result_x", "second": "result_y", "outcome": "winner", "annotator": "worker"}
+    fields = {"join": folder / "pairs-crowd.jsonl", "sources": ("left", "right"), **columns, **change}
+    return Table(folder / "crowd-comparisons.csv", **fields)
+
+
+def test_real_votes_are_all_there(real_data):
+    votes = llmfao(real_data).load()
+    with open(real_data / "llmfao" / "pairs-crowd.jsonl", encoding="utf-8") as file:
+        texts = {pair["id"]: pair for pair in map(json.loads, file)}
+    with open(real_data / "llmfao" / "crowd-comparisons.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    rank = {"left": (0, 1), "right": (1, 0), "tie": (0, 0)}
+    pairs = [texts[int(row["id"])] for row in rows]
+    itself = sum(pair["result_x"] == pair["result_y"] for pair in pairs)
+    by_hand = [
+        (row["worker"], p["text"], p["text"], p["result_x"], p["result_y"], rank[row["winner"]])
+        for row, p in zip(rows, pairs, strict=True)
+        if p["result_x"] != p["result_y"]
+    ]
+    assert judgements(votes) == by_hand
+    assert votes.provenance["rows"] == 8931
+    assert sum(votes.provenance["set_aside"].values()) == itself == 0
+    summary = feedback.describe(votes)
+    assert (summary.judgements, summary.annotators, summary.prompts) == (8931, 124, 13)
+    assert round(summary.tie_share * 8931) == 3471
+    assert len(votes.items) == len({(p["text"], p[side]) for p in pairs for side in ("result_x", "result_y")})
+    assert all(votes.items["source"])
+
+
+def test_real_votes_with_a_wrong_key_are_refused(real_data):
+    with pytest.raises(InputError, match="the key 'prompt' is '8' in more than one row"):
+        llmfao(real_data, on="prompt").load()
