@@ -1,6 +1,7 @@
 """Pooled states on disk, found by content: the same texts, read the same way by the same weights."""
 
 import hashlib
+import io
 import os
 import tempfile
 import zipfile
@@ -58,7 +59,8 @@ def _path(key: str) -> Path:
 def load(key: str, rows: int) -> dict[str, np.ndarray] | None:
     """Return what was saved under `key`; None if nothing was, or what is there cannot be read."""
     try:
-        with np.load(_path(key), allow_pickle=False) as arrays:
+        # Through memory: numpy forgets to close the file of an archive that is broken.
+        with np.load(io.BytesIO(_path(key).read_bytes()), allow_pickle=False) as arrays:
             found = dict(arrays)
     except (OSError, EOFError, ValueError, zipfile.BadZipFile):
         return None
