@@ -21,6 +21,7 @@ INK, FAINT = "#222222", "#b8b8b8"
 STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: searchable, read aloud, small
     "svg.hashsalt": "pluralign",  # the same numbers make the same file
+    "savefig.transparent": True,
     "text.parse_math": False,  # names are not formulas
     "font.family": "sans-serif",
     "font.size": 9,

@@ -35,7 +35,7 @@ def render(tables: dict[str, Any]) -> str:
     )
     environment.filters |= {"num": number, "percent": percent, "tojson_plain": _json} | FILTERS
     return environment.get_template("page.html.j2").render(
-        **tables, titles=TITLES, contents=list(TITLES.items()), figures=_figures(tables)
+        **tables, titles=TITLES, contents=list(TITLES.items()), figures=_figures(tables), many=figures.MANY
     )
 
 
@@ -103,10 +103,16 @@ def _parameter_rows(rows: list[Row]) -> list[list[str]]:
     return [[r["parameter"], r["meaning"], *(number(r[k], 2) for k in ("mean", "lowest", "highest"))] for r in rows]
 
 
-def _lapse_rows(table: Row) -> list[list[str]]:
+def _lapse_rows(table: Row, attribute: str | None) -> list[list[str]]:
     careless = {True: ["careless"], False: ["careful"], None: []}
     return [
-        [r["annotator"], r["group"], interval(r, 2), number(r["judgements"], 0), *careless[r["careless"]]]
+        [
+            r["annotator"],
+            *([r["group"]] if attribute else []),
+            interval(r, 2),
+            number(r["judgements"], 0),
+            *careless[r["careless"]],
+        ]
         for r in table["lapses"][:LEAST_RELIABLE]
     ]
 

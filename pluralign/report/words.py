@@ -46,7 +46,7 @@ def percent(value: float | None) -> str:
         return "n/a"
     if 0 < value < 0.005:
         return "<1 %"
-    if 0.995 < value < 1:
+    if 0.995 < value < 1 - 1e-9:  # a sum of shares may miss 1 by rounding
         return ">99 %"
     return f"{100 * value:.0f} %"
 
