@@ -80,7 +80,10 @@ def make_feedback(rng, phi, weights, groups, careless, names, truth=True, per_an
         "response": [f"Answer {i}: take the wheel off, then the tyre." for i in range(len(flat))],
         "source": ["simulated"] * len(flat),
     }
-    table = {"id": [f"ann{a:03d}" for a in range(annotators)], "weight": [1.0] * annotators}
+    table = {
+        "id": [f"ann{a:03d}" for a in range(annotators)],
+        "weight": [1.0] * annotators if groups is None else [1 + a % 3 for a in range(annotators)],
+    }
     if groups is not None:
         table["group"] = [GROUPS[g] for g in groups]
         table["careless"] = [str(bool(c)) for c in careless]
@@ -96,7 +99,8 @@ def make_feedback(rng, phi, weights, groups, careless, names, truth=True, per_an
     )
 
 
-def make_posterior(rng, weights, spread, draws, names, voters, careless, caveats=()):
+def make_posterior(rng, weights, spread, draws, names, votes, careless, caveats=()):
+    voters, weight = tuple(votes.annotators["id"]), np.array(votes.annotators["weight"])
     centre = weights + spread * rng.normal(size=weights.shape) / 2
     sample = centre + spread * rng.normal(size=(draws, *weights.shape))
     lapse = np.where(careless, 0.75, 0.06)[None] * np.exp(rng.normal(size=(draws, len(weights))) / 4)
@@ -112,9 +116,8 @@ def make_posterior(rng, weights, spread, draws, names, voters, careless, caveats
         caveats=tuple(caveats),
         notes=("Weights are in logits; the scale is pinned by a unit slope of the response model.",),
     )
-    mass = np.full(len(voters), 1 / len(voters))
     rater = {"lapse": np.minimum(lapse, 0.99), "position": 0.1 + 0.05 * rng.normal(size=(draws, len(weights)))}
-    return RewardPosterior(sample[:, :, None, :], mass, voters, None, rater, names, fit)
+    return RewardPosterior(sample[:, :, None, :], weight / weight.sum(), voters, None, rater, names, fit)
 
 
 def save_all(run, **parts):
@@ -160,7 +163,7 @@ def make_demo(run, seed=0, caveats=(), draws=100, prompts=40):
     phi -= phi.mean(1, keepdims=True)
     votes = make_feedback(rng, phi, weights, groups, careless, names)
     voters = tuple(votes.annotators["id"])
-    posterior = make_posterior(rng, weights, 0.25, draws, names, voters, careless, caveats)
+    posterior = make_posterior(rng, weights, 0.25, draws, names, votes, careless, caveats)
     scale = "standard deviation of the annotator's utility over the candidates (posterior mean)"
     sd = np.sqrt(np.einsum("xyf,vf->xyv", phi, weights).var((0, 1)))
     reference = np.full(phi.shape[:2], 1 / phi.shape[1])
@@ -182,7 +185,7 @@ def make_demo(run, seed=0, caveats=(), draws=100, prompts=40):
             base = 0.05 * rng.normal(size=draws)
             welfare.append(
                 Welfare(
-                    name, group, sizes[g] / annotators,
+                    name, group, posterior.mass[groups == g].sum(),
                     *(describe_estimate(v) for v in (base, base + gain, gain)),
                     *(describe_estimate(v) for v in (base - 0.01, base + real, real + 0.03 * rng.normal(size=draws))),
                 )
@@ -230,7 +233,7 @@ def make_crowd(run, seed=1, draws=80, prompts=13):
     phi = rng.normal(size=(prompts, 8, 33))
     votes = make_feedback(rng, phi, weights, None, careless, names, truth=False, per_annotator=20)
     voters = tuple(votes.annotators["id"])
-    posterior = make_posterior(rng, weights, 0.15, draws, names, voters, careless)
+    posterior = make_posterior(rng, weights, 0.15, draws, names, votes, careless)
     reference = np.full(phi.shape[:2], 1 / 8)
     linear = Linear(phi, posterior.weights[:, :, 0], np.zeros((draws, 124)))
     utilities = Utilities(linear, posterior.mass, reference, None, voters, None, "logits, not rescaled")
