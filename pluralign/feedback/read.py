@@ -92,12 +92,16 @@ def read(file: File, wanted: Iterable[str]) -> Rows:
     """Read the `wanted` columns of a file, as far as they are there.
 
     Raises:
-        InputError: no such file, unknown format, or a line that cannot be read.
+        InputError: no such file, unknown format, no rows, or a line that cannot be read.
     """
     wanted = tuple(dict.fromkeys(wanted))
-    if isinstance(file, AbstractDataset):
-        return _read_dataset(file, wanted)
-    path = Path(file)
+    rows = _read_dataset(file, wanted) if isinstance(file, AbstractDataset) else _read_file(Path(file), wanted)
+    if not len(rows.place):
+        raise InputError(f"{rows.name} has no rows.")
+    return rows
+
+
+def _read_file(path: Path, wanted: tuple[str, ...]) -> Rows:
     suffixes = [s.lower() for s in path.suffixes]
     plain = suffixes[-2:-1] if suffixes[-1:] == [".gz"] else suffixes[-1:]
     reader = READERS.get("".join(plain))
@@ -210,7 +214,7 @@ def _read_parquet(path: Path, wanted: tuple[str, ...]) -> Rows:
         with pyarrow.parquet.ParquetFile(path) as file:
             names = file.schema_arrow.names
             have = [name for name in wanted if name in names]
-            return _of_arrow(path.name, file.read(have), names)
+            return _of_arrow(path.name, file.read(have), names, file.metadata.num_rows)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path} is not a Parquet file that can be read ({error}); was it cut off?") from error
 
@@ -224,7 +228,7 @@ def _read_dataset(dataset: Any, wanted: tuple[str, ...]) -> Rows:
         if label:
             words = pa.array([None if i is None else label[i] for i in table[name].to_pylist()], pa.large_string())
             table = table.set_column(table.column_names.index(name), name, words)
-    return _of_arrow("data set", table, names)
+    return _of_arrow("data set", table, names, len(dataset))
 
 
 READERS: dict[str, Callable[[Path, tuple[str, ...]], Rows]] = {
@@ -282,7 +286,7 @@ def _of_objects(
     return columns
 
 
-def _of_arrow(name: str, table: pa.Table, names: Iterable[str]) -> Rows:
+def _of_arrow(name: str, table: pa.Table, names: Iterable[str], n: int) -> Rows:
     columns: dict[str, list[str | None]] = {}
     for column in table.column_names:
         cells = table[column].to_pylist()
@@ -290,7 +294,7 @@ def _of_arrow(name: str, table: pa.Table, names: Iterable[str]) -> Rows:
             columns[column] = [cell if type(cell) is str else _text(cell) for cell in cells]
         except TypeError as error:
             raise InputError(f"{name}, column {column!r}: {error}") from error
-    return _assemble(name, "row", iter([(list(range(1, table.num_rows + 1)), columns)]), names)
+    return _assemble(name, "row", iter([(list(range(1, n + 1)), columns)]), names)
 
 
 def _assemble(name: str, unit: str, pieces: Pieces, names: Iterable[str]) -> Rows:
@@ -318,7 +322,7 @@ def _text(value: Any) -> str | None:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, dict | list | bytes):
-        raise TypeError(f"a {_kind(value)} where a text is needed; flatten it into one text first.")
+        raise TypeError(f"found {_kind(value)} where a text is needed; flatten it into one text first.")
     return str(value)
 
 

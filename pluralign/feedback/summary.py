@@ -147,7 +147,7 @@ def describe(feedback: Feedback) -> Summary:
         "shared_pairs": int((np.bincount(pair[by]) > 1).sum()),
         "agreement": _ratio(*agreement),
         "agreement_interval": _interval(*agreement, shared=2),
-        "empty_responses": sum(not text for text in items["response"]),
+        "empty_responses": sum(not text for text in items["response"][:]),
         "simulated": bool(feedback.provenance.get("simulated", False)),
     }
     summary = Summary(**numbers, warnings=())
@@ -218,7 +218,7 @@ def _first(*codes: Int[np.ndarray, " choice"]) -> Int[np.ndarray, " combination"
 
 def _sums(annotator: np.ndarray, top: np.ndarray, bottom: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Return numerator and denominator of a ratio, summed by annotator."""
-    return np.bincount(annotator, top, n), np.bincount(annotator, bottom, n)
+    return np.bincount(annotator, top, n).astype(float), np.bincount(annotator, bottom, n).astype(float)
 
 
 def _ratio(top: Float[np.ndarray, " annotator"], bottom: Float[np.ndarray, " annotator"]) -> float | None:

@@ -184,8 +184,6 @@ class Table(AbstractSource):
                 return f"{place} (with {other.name}, {other.unit} {other.place[match[row]]})"
 
         self._require(self._wanted, columns, there)
-        if not len(rows.place):
-            raise InputError(f"{rows.name} has no rows.")
         return rows, columns, at
 
     def _require(self, wanted: Iterable[str], columns: dict[str, Column], there: dict[str, tuple[str, ...]]) -> None:

@@ -42,6 +42,8 @@ def test_a_missing_cell_is_not_an_empty_one(tmp_path):
     ("name", "content", "message"),
     [
         ("t.csv", b"", "is empty"),
+        ("t.csv", b"a,b\n", "t.csv has no rows"),
+        ("t.jsonl", b"\n", "t.jsonl has no rows"),
         ("t.csv", b"a,b,a\n1,2,3\n", r"line 1: the header names \['a'\] more than once"),
         ("t.csv", b"a,b\n1,2\n1,2,3\n1\n", "header has 2 cells, but 2 lines have not: line 3 has 3; line 4 has 1"),
         ("t.csv", b'a,b\n1,"x\n2,y\n', "line 3: .*quote"),
@@ -53,7 +55,7 @@ def test_a_missing_cell_is_not_an_empty_one(tmp_path):
         ("t.jsonl.gz", gzip.compress(b'{"a": "1"}\n' * 5)[:20], "not a whole gzip"),
         ("t.jsonl", b'{"a": "1"}\n[1]\n', "line 2 is a JSON list, not an object"),
         ("t.jsonl", b'{"a": "1"}\n\n{"a": \n', "line 3, column .*: not JSON"),
-        ("t.jsonl", b'{"a": "1"}\n{"a": {"b": 1}}\n', "line 2, column 'a': a object where a text is needed"),
+        ("t.jsonl", b'{"a": "1"}\n{"a": {"b": 1}}\n', "line 2, column 'a': found object where a text is needed"),
         ("t.jsonl", b'{"a": "1"}\n{"a": "\\ud83d"}\n', "line 2, column 'a' is not text"),
         ("t.jsonl", b'{"a": "\xff"}\n', "line 1, byte 8"),
         ("t.json", b'{"a": []}', "holds a JSON object; a list"),

@@ -51,7 +51,7 @@ def compress(path):
 def judgements(votes: Feedback) -> list[tuple]:
     """Each judgement in the words of its source, whatever the numbering."""
     items, people, c = votes.items, votes.annotators, votes.choices
-    prompt, response, who = items["prompt"], items["response"], people["id"]
+    prompt, response, who = list(items["prompt"]), list(items["response"]), list(people["id"])
     return [
         (who[a], prompt[s[0]], prompt[s[1]], response[s[0]], response[s[1]], tuple(r))
         for a, s, r in zip(c.annotator.tolist(), c.slate.tolist(), c.rank.tolist(), strict=True)
@@ -279,6 +279,8 @@ def test_a_bad_row_is_named(tmp_path, column, value, place):
 
 def test_missing_columns_list_what_is_there(tmp_path):
     names = NAMES | {"outcome": "winer", "annotator": "who"}
+    with pytest.raises(InputError, match="no column 'a'"):
+        Table(Dataset.from_list(ROWS), **dict.fromkeys(NAMES, "a")).load()
     with pytest.raises(InputError) as caught:
         Table(write_csv(tmp_path / "v.csv"), **names).load()
     assert "no column 'winer', 'who'" in str(caught.value)
