@@ -19,6 +19,9 @@ class Lexicon(AbstractFeatureMap):
     `phi[item, category] = #{words of the response, in lower case, that the category lists}`, words being matches of
     `[a-z']+`. Counts are neither centred nor scaled, so one unit of reward weight is one word. The prompt is ignored.
 
+    >>> Lexicon({"warm": ("dear", "love"), "cold": ("no",)}).read(["Hello!"], ["Dear, dear me, no."]).raw
+    array([[2., 1.]], dtype=float32)
+
     Args:
         categories: the words of each category, in lower case; a word may stand in several categories.
         length: add one feature, log(1 + number of words).

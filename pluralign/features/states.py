@@ -79,8 +79,8 @@ def pooled(
 
 
 def _load(model: str, revision: str, gguf_file: str | None) -> tuple[Any, Any]:
-    source = str(Path(model).expanduser()) if Path(model).expanduser().is_dir() else model
-    options = {"revision": revision} if source == model and not Path(model).is_dir() else {}
+    folder = Path(model).expanduser()
+    source, options = (str(folder), {}) if folder.is_dir() else (model, {"revision": revision})
     if gguf_file:
         options["gguf_file"] = gguf_file
     bars = logging.is_progress_bar_enabled()
