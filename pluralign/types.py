@@ -424,8 +424,9 @@ class Certificate:
         gap: `upper_bound - value`, in units of welfare.
         tv: total variation between the solver's lottery and the one rebuilt from the multipliers,
             `reference exp(sum multipliers U / beta)`; largest over prompts.
-        tv_bound: no optimal lottery is farther than this from the returned one, mean over prompts:
-            `sqrt(gap / (2 beta))`, by strong concavity and Pinsker's inequality.
+        tv_bound: the optimal lottery is no farther than this from the returned one, mean over prompts:
+            `sqrt((upper_bound - best) / (2 beta))`, by strong concavity and Pinsker's inequality, where `best` is the
+            higher objective of the two lotteries that `tv` compares.
         tolerance: largest `tv` that was accepted.
         solver: which solver, and the status that it gave.
         seconds: wall time of the solve with its certificate.

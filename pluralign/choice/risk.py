@@ -30,7 +30,7 @@ class Mean(AbstractRisk):
 
     def combine(self, w: cp.Expression) -> cp.Expression:
         """Return `mean_draw w`."""
-        return cp.sum(w) / w.size
+        return cp.sum(w) * (1 / w.size)
 
     @property
     def words(self) -> str:
@@ -60,7 +60,7 @@ class CVaR(AbstractRisk):
     def combine(self, w: cp.Expression) -> cp.Expression:
         """Return the mean of the `tail * draws` smallest entries, the last one counted in part."""
         k = max(self.tail * w.size, 1.0)
-        return cp.sum_smallest(w, k) / k  # pyright: ignore[reportReturnType]
+        return cp.sum_smallest(w, k) * (1 / k)
 
     @property
     def words(self) -> str:

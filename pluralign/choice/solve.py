@@ -12,11 +12,13 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cvxpy as cp
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Int
+from scipy.special import rel_entr
 
 from pluralign.choice.scale import best, chunks, worst
 from pluralign.errors import SolveError
@@ -28,23 +30,25 @@ Lottery = Float[np.ndarray, "prompt candidate"]
 
 TV = 1e-3  # largest accepted total variation, in any prompt, between the solver's lottery and the rebuilt one
 TV_BOUND = 1e-2  # largest accepted bound on the mean total variation to the optimum
-DEFAULT = {}
-TIGHT = {"tol_gap_abs": 1e-11, "tol_gap_rel": 1e-11, "tol_feas": 1e-11, "max_iter": 500}
+DEFAULT = {"accept_unknown": True}
+TIGHT = {"accept_unknown": True, "tol_gap_abs": 1e-11, "tol_gap_rel": 1e-11, "tol_feas": 1e-11, "max_iter": 500}
 SOLVED = (cp.OPTIMAL, cp.OPTIMAL_INACCURATE)
 
 
 def solve(
-    objective: Objective, utilities: Utilities, beta: float, *, name: str, positive: bool
+    objective: Objective, utilities: Utilities, beta: float, *, size: float, name: str, positive: bool
 ) -> tuple[Lottery, Table, Certificate]:
     """Return the lottery, the multipliers and the certificate.
 
-    The lottery is the one rebuilt from the multipliers, and the certificate is about that one. A failed certificate is
-    tried once more with tighter tolerances.
+    The lottery is the one rebuilt from the multipliers, and the certificate is about that one. Whether it holds is
+    decided by the certificate, not by the solver's own word ("optimal" or "optimal, inaccurate"); where it fails, the
+    program is solved once more with tighter tolerances.
 
     Args:
         objective: makes the concave expression `f(u)` of an expression `u[draw, voter]`.
         utilities: of voters with positive mass, roughly of size 1.
         beta: price of a nat of divergence.
+        size: typical differences of `f`; the programs are solved in units of `size + beta`.
         name: of the rule, for messages.
         positive: True if `f` is defined for positive utilities only.
 
@@ -52,25 +56,29 @@ def solve(
         SolveError: no certified solution.
     """
     start = time.perf_counter()
-    failure = SolveError()
+    failure = ""
     for settings in (DEFAULT, TIGHT):
-        status, lottery, multipliers = _primal(objective, utilities, beta, settings)
-        try:
-            if lottery is None or multipliers is None:
-                raise SolveError(f"{name} was not solved: the solver ended with status {status!r}.")
-            certificate = certify(objective, utilities, beta, multipliers, lottery, settings=settings)
-        except SolveError as error:
-            failure = error
+        status, lottery, multipliers = _primal(objective, utilities, beta, size + beta, settings)
+        if lottery is None or multipliers is None:
+            failure = f"the solver ended with status {status!r}"
             continue
-        seconds = time.perf_counter() - start
-        certificate = replace(certificate, solver=f"Clarabel: {status}", seconds=seconds)
-        return rebuild(utilities, multipliers, beta), multipliers, certificate
-    raise SolveError(f"{failure} {_advice(utilities, beta, positive)}")
+        try:
+            certificate = certify(objective, utilities, beta, multipliers, lottery, size=size)
+        except SolveError as error:
+            failure = f"{error} (solver status {status!r})"
+            continue
+        certificate = replace(certificate, solver=f"Clarabel, {status}", seconds=time.perf_counter() - start)
+        return rebuild(utilities, multipliers, beta)[0], multipliers, certificate
+    raise SolveError(f"{name} was not solved: {failure}. {_advice(utilities, beta, size, positive)}")
 
 
-def rebuild(utilities: Utilities, multipliers: Table, beta: float) -> Lottery:
-    """Return `p ∝ ref exp(sum multipliers U / beta)`."""
-    return np.exp(_log_density(utilities, multipliers, beta)[0]) * utilities.reference
+def rebuild(utilities: Utilities, multipliers: Table, beta: float) -> tuple[Lottery, float]:
+    """Return `p ∝ ref exp(tilt / beta)`, `tilt = sum multipliers U`, and `mean_x log sum_y ref exp(tilt / beta)`."""
+    tilt = np.where(utilities.reference > 0, utilities.weighted(multipliers) / beta, -np.inf)
+    top = tilt.max(-1, keepdims=True)
+    mass = utilities.reference * np.exp(tilt - top)
+    total = mass.sum(-1, keepdims=True)
+    return mass / total, float((top + np.log(total)).mean())
 
 
 def certify(
@@ -80,40 +88,44 @@ def certify(
     multipliers: Table,
     lottery: Lottery,
     *,
+    size: float = 1.0,
     tv_tolerance: float = TV,
     bound_tolerance: float = TV_BOUND,
-    settings: dict | None = None,
 ) -> Certificate:
     """Return evidence that the lottery rebuilt from `multipliers` is optimal, and is the solver's `lottery`.
 
-    With `p*` the optimum, `F(p) <= F(p*) - beta mean_x KL(p_x || p*_x)`, since the divergence is that much more
-    concave than a plane, and `TV^2 <= KL / 2` (Pinsker). So `mean_x TV <= sqrt(gap / (2 beta))`.
+    The part of the Lagrangian in `p` is `max - beta mean_x KL(p_x || rebuilt_x)` exactly, so at the optimum `p*`
+    `upper_bound - F(p*) >= beta mean_x KL(p*_x || rebuilt_x)`. With `TV^2 <= KL / 2` (Pinsker) and `F(p*) >= F(p)` for
+    whichever of the two lotteries is better, `mean_x TV(p*_x, rebuilt_x) <= sqrt((upper_bound - F(p)) / (2 beta))`.
 
     Two checks: `tv` compares two routes to the same lottery, primal and dual, and is far below its tolerance when
     the signs and units of the multipliers are right; `tv_bound` is a proof, but grows as the square root of the
-    solver's relative accuracy (1e-8), hence its wider tolerance.
+    solver's accuracy, hence its wider tolerance.
 
     Raises:
         SolveError: either is beyond its tolerance.
     """
-    log_density, log_mean = _log_density(utilities, multipliers, beta)
-    rebuilt = np.exp(log_density) * utilities.reference
-    u = utilities.expected(rebuilt)
-    divergence = (rebuilt * np.where(rebuilt > 0, log_density, 0)).sum(-1).mean()
-    with np.errstate(invalid="ignore", divide="ignore"):
-        value = float(objective(cp.Constant(u)).value) - beta * divergence  # pyright: ignore[reportArgumentType]
-    upper = beta * log_mean.mean() + _conjugate(objective, utilities, multipliers, settings or DEFAULT)
-    gap = upper - value
+
+    def value(p: Lottery) -> float:
+        divergence = rel_entr(p, utilities.reference).sum() / len(p)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return float(np.asarray(objective(cp.Constant(utilities.expected(p))).value)) - beta * divergence
+
+    rebuilt, log_mean = rebuild(utilities, multipliers, beta)
+    upper = beta * log_mean + _conjugate(objective, utilities, multipliers, size + beta)
+    reached = value(rebuilt)
+    gap = upper - reached
+    lower = np.fmax(reached, value(lottery))
     tv = float(np.abs(rebuilt - lottery).sum(-1).max() / 2)
-    tv_bound = float(np.sqrt(abs(gap) / (2 * beta)))
+    tv_bound = float(np.sqrt(abs(upper - lower) / (2 * beta)))
     # The negation also catches what is not a number.
-    if not (tv <= tv_tolerance and tv_bound <= bound_tolerance):
+    if not (np.isfinite(gap) and tv <= tv_tolerance and tv_bound <= bound_tolerance):
         raise SolveError(
-            f"the certificate failed: the lottery's objective is {value:.8g}, the upper bound {upper:.8g} (gap "
-            f"{gap:.2g}), so it may be {tv_bound:.2g} from the optimum in total variation (tolerance "
-            f"{bound_tolerance:g}); the solver's own lottery is {tv:.2g} from it (tolerance {tv_tolerance:g})."
+            f"the certificate failed: the objective is {reached:.8g} at the lottery, its upper bound {upper:.8g} (gap "
+            f"{gap:.2g}); in total variation the optimum may be {tv_bound:.2g} away (tolerance {bound_tolerance:g}), "
+            f"and the solver's own lottery is {tv:.2g} away (tolerance {tv_tolerance:g})"
         )
-    return Certificate(value, float(upper), float(gap), tv, tv_bound, tv_tolerance, solver="", seconds=0.0)
+    return Certificate(reached, upper, gap, tv, tv_bound, tv_tolerance, solver="", seconds=0.0)
 
 
 def attainable(utilities: Utilities) -> tuple[Table, Table]:
@@ -122,14 +134,6 @@ def attainable(utilities: Utilities) -> tuple[Table, Table]:
     for draws, values in chunks(utilities):
         low[draws], high[draws] = worst(values, utilities.reference), best(values, utilities.reference)
     return low, high
-
-
-def _log_density(utilities: Utilities, multipliers: Table, beta: float) -> tuple[Lottery, Float[np.ndarray, " prompt"]]:
-    """Return `log(p / ref)` and `log sum_y ref exp(tilt / beta)`, `tilt = sum multipliers U`."""
-    tilt = np.where(utilities.reference > 0, utilities.weighted(multipliers) / beta, -np.inf)
-    top = tilt.max(-1)
-    log_mean = top + np.log((utilities.reference * np.exp(tilt - top[:, None])).sum(-1))
-    return tilt - log_mean[:, None], log_mean
 
 
 def _run(problem: cp.Problem, settings: dict) -> str:
@@ -151,8 +155,8 @@ class _Link:
     y: Int[np.ndarray, " entry"]
     p: cp.Variable
     u: cp.Variable
-    link: cp.Constraint
-    constraints: list[cp.Constraint]
+    link: Any
+    constraints: list[Any]
 
 
 def _link(utilities: Utilities) -> _Link:
@@ -160,7 +164,7 @@ def _link(utilities: Utilities) -> _Link:
     x, y = np.nonzero(reference > 0)
     p, u = cp.Variable(len(x), nonneg=True), cp.Variable(utilities.shape[:2])
     total = sp.csr_array((np.ones(len(x)), (x, np.arange(len(x)))), shape=(len(reference), len(x)))
-    constraints = [total @ p == 1]
+    constraints: list[Any] = [total @ p == 1]
     # Lotteries sum to 1, so utilities may be centred within prompts: digits go where differences are.
     if isinstance(utilities.value, Linear):
         phi = utilities.value.phi
@@ -177,43 +181,45 @@ def _link(utilities: Utilities) -> _Link:
 
 
 def _primal(
-    objective: Objective, utilities: Utilities, beta: float, settings: dict
+    objective: Objective, utilities: Utilities, beta: float, unit: float, settings: dict
 ) -> tuple[str, Lottery | None, Table | None]:
     """Return the solver's status, lottery and multipliers."""
     v = _link(utilities)
     divergence = cp.sum(cp.rel_entr(v.p, utilities.reference[v.x, v.y])) / len(utilities.reference)
-    problem = cp.Problem(cp.Maximize(objective(v.u) / beta - divergence), v.constraints)
+    problem = cp.Problem(cp.Maximize(objective(v.u) / unit - beta / unit * divergence), v.constraints)
     status = _run(problem, settings)
     if status not in SOLVED or v.p.value is None or v.link.dual_value is None:
         return status, None, None
     lottery = np.zeros_like(utilities.reference)
-    lottery[v.x, v.y] = v.p.value
-    return status, lottery, np.maximum(v.link.dual_value, 0) * beta
+    lottery[v.x, v.y] = np.maximum(v.p.value, 0)
+    lottery /= lottery.sum(-1, keepdims=True)
+    return status, lottery, np.maximum(v.link.dual_value, 0) * unit
 
 
-def _conjugate(objective: Objective, utilities: Utilities, multipliers: Table, settings: dict) -> float:
+def _conjugate(objective: Objective, utilities: Utilities, multipliers: Table, unit: float) -> float:
     """Return `max_u f(u) - <multipliers, u>` over the box that holds every attainable `u`."""
     low, high = attainable(utilities)
     u = cp.Variable(utilities.shape[:2])
-    problem = cp.Problem(cp.Maximize(objective(u) - cp.sum(cp.multiply(multipliers, u))), [u >= low, u <= high])
-    status = _run(problem, settings)
+    welfare = objective(u) / unit - cp.sum(cp.multiply(multipliers / unit, u))
+    problem = cp.Problem(cp.Maximize(welfare), [u >= low, u <= high])
+    status = _run(problem, DEFAULT)
     if status not in SOLVED or problem.value is None:
-        raise SolveError(f"the upper bound could not be computed: the solver ended with status {status!r}.")
-    return float(problem.value)  # pyright: ignore[reportArgumentType]
+        raise SolveError(f"the upper bound could not be computed, its solver ended with status {status!r}")
+    return float(np.asarray(problem.value)) * unit
 
 
-def _advice(utilities: Utilities, beta: float, positive: bool) -> str:
+def _advice(utilities: Utilities, beta: float, size: float, positive: bool) -> str:
     """Return what usually makes a solve fail, with names where they can be found."""
     if positive:
         least, holding = _best_worst_off(utilities)
         if least <= 0:
             return (
-                "No lottery gives every voter a positive utility in every draw, which this rule needs: at best someone "
-                f"is left at {least:.3g} (in the way of each other: {', '.join(holding)}). The scale is "
-                f"{utilities.scale!r}; StdScale and RangeScale measure from the worst candidate and avoid this."
+                "The rule needs a positive utility for every voter in every draw, and no lottery gives that: these "
+                f"stand in each other's way: {', '.join(holding)}. The scale is {utilities.scale!r}; StdScale and RangeScale "
+                "measure from the worst candidate, which avoids this, and fewer draws make it rarer."
             )
     low, high = attainable(utilities)
-    ratio = (high - low).mean() / beta
+    ratio = size * (high - low).mean() / beta
     if ratio > 3000:
         return f"Utilities differ by {ratio:.2g} beta, so the lottery is nearly deterministic; use a larger beta."
     return (
@@ -226,8 +232,8 @@ def _best_worst_off(utilities: Utilities) -> tuple[float, list[str]]:
     """Return the largest utility that everyone can have at once in every draw, and who stands in the way of more."""
     v = _link(utilities)
     problem = cp.Problem(cp.Maximize(cp.min(v.u)), v.constraints)
-    if _run(problem, DEFAULT) not in SOLVED or v.link.dual_value is None:
+    if _run(problem, DEFAULT) not in SOLVED:
         return np.inf, []
     holding = v.link.dual_value.sum(0)
-    names = [(utilities.voters or ())[i] for i in np.argsort(-holding)[:5] if holding[i] > 0.01]
-    return float(problem.value), names  # pyright: ignore[reportArgumentType]
+    names = [str(np.asarray(utilities.voters)[i]) for i in np.argsort(-holding)[:5] if holding[i] > 0.01]
+    return float(np.asarray(problem.value)), names

@@ -72,9 +72,9 @@ class AbstractWelfare(AbstractRule):
         low, high = attainable(kept)
         if self.positive and (high <= 0).any():
             draw, voter = (int(i) for i in np.argwhere(high <= 0)[0])
-            hopeless = int((high <= 0).any(0).sum())
+            who, hopeless = np.asarray(kept.voters)[voter], int((high <= 0).any(0).sum())
             raise InputError(
-                f"{self.name} needs positive utilities, but even the best lottery for {(kept.voters or ())[voter]} gives it "
+                f"{self.name} needs positive utilities, but even the best lottery for {who} gives it "
                 f"{high[draw, voter]:.6g} in draw {draw} ({hopeless} of {len(kept.mass)} voters are so, in some draw). "
                 f"The scale is {utilities.scale!r}; StdScale and RangeScale make every utility at least 0."
             )
@@ -88,7 +88,12 @@ class AbstractWelfare(AbstractRule):
 
         one = np.full((1, 1), unit)
         lottery, multipliers, certificate = solve(
-            objective, affine(kept, 0 * one, one), beta, name=self.name, positive=self.positive
+            objective,
+            affine(kept, 0 * one, one),
+            beta,
+            size=unit ** (self.degree or 0),
+            name=self.name,
+            positive=self.positive,
         )
         weights = np.zeros(utilities.shape[:2])
         weights[:, counts] = multipliers / unit
