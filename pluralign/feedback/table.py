@@ -2,10 +2,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
-import tyro
 from jaxtyping import Float, Int
 
 from pluralign.artifacts import digest
@@ -24,15 +23,6 @@ OUTCOMES = {
 }
 """What the words of an outcome mean. No digits: 0 and 1, or 1 and 2, mean the first in some data sets, the
 second in others, and a guess would turn every preference around."""
-
-# On the command line a source is the name of a file; a data set can only be passed in Python.
-_FILE = tyro.constructors.PrimitiveConstructorSpec(
-    nargs=1,
-    metavar="FILE",
-    instance_from_str=lambda words: None if words == ["None"] else words[0],
-    is_instance=lambda value: value is None or isinstance(value, File),
-    str_from_instance=lambda value: [str(value)],
-)
 
 
 @dataclass(frozen=True)
@@ -53,12 +43,12 @@ class Table(AbstractSource):
         outcomes: what words in the outcome column mean, each `first`, `second` or `tie`; they add to and take
             precedence over common words (first, left, a, model_a, right, tie, both, ...). Case does not matter.
         join: another file whose columns are joined to each row; where both have a column, `path` has it.
-        on: key column of the join, in both files; unique in the joined one.
+        key: key column of the join, in both files; unique in the joined one.
         sources: columns that name who wrote the first and the second response.
         order: column to sort each annotator's work by (as numbers if all are, else as text); row order if none.
     """
 
-    path: Annotated[File, _FILE]
+    path: File
     prompt: str
     first: str
     second: str
@@ -66,8 +56,8 @@ class Table(AbstractSource):
     annotator: str
     attributes: tuple[str, ...] = ()
     outcomes: dict[str, str] = field(default_factory=dict)
-    join: Annotated[File | None, _FILE] = None
-    on: str = "id"
+    join: File | None = None
+    key: str = "id"
     sources: tuple[str, str] | None = None
     order: str | None = None
     kind: Literal["table"] = "table"
@@ -97,7 +87,7 @@ class Table(AbstractSource):
 
     def _hashes(self) -> list[dict[str, str]]:
         files = [file for file in (self.path, self.join) if file is not None]
-        wanted = (*self._wanted, self.on)
+        wanted = (*self._wanted, self.key)
         return [{"name": _name(file), "sha256": read.fingerprint(file, wanted)} for file in files]
 
     def load(self) -> Feedback:
@@ -165,17 +155,17 @@ class Table(AbstractSource):
     def _columns(self) -> tuple[Rows, dict[str, Column], Callable[[int], str]]:
         """Read, join, and return the rows, the columns, and what names the place of a row."""
         join = self.join
-        rows = read.read(self.path, self._wanted if join is None else (*self._wanted, self.on))
+        rows = read.read(self.path, self._wanted if join is None else (*self._wanted, self.key))
         columns, there = dict(rows.columns), {rows.name: rows.names}
 
         def at(row: int) -> str:
             return f"{rows.name}, {rows.unit} {rows.place[row]}"
 
         if join is not None:
-            self._require((self.on,), rows.columns, there)
-            other = read.read(join, (self.on, *(name for name in self._wanted if name not in rows.columns)))
-            self._require((self.on,), other.columns, {other.name: other.names})
-            match = _match(rows, other, self.on)
+            self._require((self.key,), rows.columns, there)
+            other = read.read(join, (self.key, *(name for name in self._wanted if name not in rows.columns)))
+            self._require((self.key,), other.columns, {other.name: other.names})
+            match = _match(rows, other, self.key)
             columns = {k: c.take(match) for k, c in other.columns.items()} | columns
             there[other.name] = other.names
 

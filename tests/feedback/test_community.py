@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pydantic
 import pytest
-import tyro
 from scipy.stats import binomtest, chi2, chisquare, kstest
 
 from pluralign import artifacts
@@ -204,7 +203,6 @@ def test_the_largest_community_has_different_prompts():
     assert len(set(votes.items["prompt"])) == 640
 
 
-def test_pydantic_and_the_command_line_read_a_community():
+def test_pydantic_reads_a_community():
     adapter = pydantic.TypeAdapter(Community)
     assert adapter.validate_python(adapter.dump_python(SMALL, mode="json")) == SMALL
-    assert tyro.cli(Community, default=SMALL, args=["--spread", "0.5"]) == replace(SMALL, spread=0.5)
