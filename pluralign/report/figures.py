@@ -38,7 +38,7 @@ STYLE: Any = {
 Row = dict[str, Any]
 WIDTH = 7.2  # inches
 MANY = 300  # marks of one kind in a figure; more are thinned out evenly
-POINTS = 40  # of a training curve; each is a mean over neighbouring steps
+POINTS = 40  # of a training curve at most; each is a mean over neighbouring steps
 
 
 def colours(names: Iterable[str]) -> dict[str, str]:
@@ -73,7 +73,7 @@ def gains(rows: list[Row], rules: list[str], unit: str, base: str, salt: str) ->
         y, ticks, labels = 0.0, [], []
         for group in groups:
             mine = [row for row in rows if row["group"] == group]
-            heading = group if group == EVERYONE else f"{group} ({100 * mine[0]['share']:.0f} % of voters)"
+            heading = group if group == EVERYONE else f"{group} ({100 * mine[0]['share']:.0f} % of the vote)"
             axes.annotate(
                 _short(heading, 60), (0, y), xycoords=("axes fraction", "data"), xytext=(4, 0),
                 textcoords="offset points", weight="bold", va="center", zorder=6,
@@ -214,7 +214,8 @@ def training(history: dict[str, list[Row]], rules: list[str], salt: str) -> str:
         for axes, metric in zip(every, metrics, strict=True):
             for name, records in history.items():
                 points = [(r.get("step", i), r[metric]) for i, r in enumerate(records, 1) if r.get(metric) is not None]
-                blocks = [block.mean(0) for block in np.array_split(points, min(POINTS, len(points)))] if points else []
+                size = -(-len(points) // POINTS) or 1
+                blocks = [np.mean(points[i : i + size], axis=0) for i in range(0, len(points), size)]
                 x, y = zip(*blocks, strict=True) if blocks else ((), ())
                 axes.plot(x, y, color=colour[name], linewidth=1.4, marker="o" if len(blocks) == 1 else None)
             axes.set_title(metric, loc="left", size=9, weight="bold")

@@ -28,7 +28,7 @@ def collect(run: Run, groups: str | None) -> dict[str, Any]:
     evaluation = run.evaluation or Evaluation()
     posterior = run.posterior
     tables: dict[str, Any] = {
-        "run": run.path.name,
+        "run": run.path.resolve().name,
         "pluralign": __version__,
         "intervals": INTERVALS,
         "absent": run.absent,

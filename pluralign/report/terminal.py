@@ -24,7 +24,7 @@ def summary_table(report: Report) -> Table:
     table = Table(
         title=Text(title), caption=Text(caption), title_justify="left", caption_justify="left", box=None, width=None
     )
-    table.add_column("", max_width=18, no_wrap=True, overflow="ellipsis")
+    table.add_column("rule", max_width=18, no_wrap=True, overflow="ellipsis")
     table.add_column("group", max_width=14, no_wrap=True, overflow="ellipsis")
     for name in ("before", "after", "gain [90 %]", *(["true"] if known else [])):
         table.add_column(Text(name), justify="right", no_wrap=True)
