@@ -16,7 +16,7 @@ class Candidates:
     Attributes:
         item: index among the feedback's items.
         row: index of the choice's row that the candidate stands in.
-        log_ratio: `t`, what the policy has to learn.
+        log_ratio: `t = log(p* / reference)`, what the policy has to learn; `sum reference exp(t) = 1` in each row.
         reference: lottery that the rule started from.
         prompts: text of each candidate's prompt.
         responses: text of each candidate.
@@ -56,10 +56,13 @@ class Candidates:
                 "the votes that it was made from."
             )
         texts = votes.items.select(index)
+        log_ratio = chosen.log_ratio()
+        with np.errstate(divide="ignore"):  # a reference of 0 takes no part
+            level = np.logaddexp.reduce(np.log(utilities.reference) + log_ratio, axis=1, keepdims=True)
         return cls(
             index,
             row,
-            chosen.log_ratio()[counts],
+            (log_ratio - level)[counts],
             utilities.reference[counts],
             list(texts["prompt"]),
             list(texts["response"]),

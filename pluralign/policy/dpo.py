@@ -5,11 +5,18 @@ candidates of one prompt gets the soft label `sigmoid(beta (t1 - t2))`, and the 
 `pi ∝ pi_ref exp(t)` on the candidates. The reference is the same model with its adapter disabled; its
 log-probabilities are computed once and kept in the run folder.
 
+Pairs fix `log(pi / pi_ref)` up to a constant per prompt, and training spends that freedom badly: the probability of
+all candidates sinks together, and the policy writes something else (likelihood displacement, Razin et al. 2024). But
+the constant is known: with `t` normalised so that `E_reference[exp t] = 1`, the optimum has `log(pi / pi_ref) = t`.
+So each candidate is also paired with a standard whose log-ratio is 0 in the policy and in the target, by the same
+loss, with weight `anchor`. It is least at the same place and holds the level.
+
 Every optimiser step writes one line to `metrics.jsonl`, means over the pairs of the step unless said otherwise:
 
 - `step`: from 1.
-- `loss`: soft-label DPO loss, in nats.
-- `excess`: `loss` less the entropy of the labels; 0 = every pair stands exactly where the rule wants it.
+- `loss`: what is minimised, soft-label DPO loss with `anchor` times that of the level, in nats.
+- `excess`: DPO loss of the pairs less the entropy of their labels; 0 = all stand exactly where the rule wants them.
+- `drift`: `log(pi / pi_ref) - t` of the responses; far below 0 = probability leaks away from all candidates.
 - `accuracy`: share of pairs whose implicit reward `beta log(pi / pi_ref)` orders them as the rule does; pairs
   that either holds equal count one half.
 - `margin`: implicit reward of the candidate that the rule prefers, less that of the other.
@@ -42,7 +49,7 @@ from pluralign import artifacts
 from pluralign.errors import InputError, TrainError
 from pluralign.policy import losses, scoring
 from pluralign.policy.candidates import Candidates
-from pluralign.policy.models import Pretrained, Scratch, bar, resolve
+from pluralign.policy.models import Pretrained, Scratch, bar, quiet, resolve
 from pluralign.policy.text import Format, Row
 from pluralign.types import Choice, Features, Feedback, Policy
 
@@ -56,11 +63,14 @@ class DPO:
     `L = -[p log sigmoid(beta h) + (1 - p) log sigmoid(-beta h)]`, `h` the difference of `log(pi / pi_ref)` between
     two candidates of a prompt, `p = sigmoid(beta (t1 - t2))`, `t` the log-ratio that the rule asks for. Unlike in the
     paper, labels come from the rule and not from a vote, and `beta` does not set how far the policy moves (the
-    `beta` of the rule does): it only sets how much weight pairs get that are far apart.
+    `beta` of the rule does): it only sets how much weight pairs get that are far apart. To this comes, with weight
+    `anchor`, the same loss of each candidate against a standard that stays put, `h = log(pi / pi_ref)` and
+    `p = sigmoid(beta t)`, with `E_reference[exp t] = 1`: pairs alone say nothing of the level, and it would sink.
 
     Args:
         model: hub name or folder; or `pretrained`, or `scratch`.
         beta: sharpness of the loss, above 0; it does not move the optimum.
+        anchor: weight of the loss that holds the level; 0 = plain DPO.
         rank: of the LoRA matrices.
         alpha: of LoRA; updates are scaled by `alpha / rank`.
         targets: names of the linear layers that get an adapter; null = all but the output layer.
@@ -77,7 +87,8 @@ class DPO:
     """
 
     model: str | Pretrained | Scratch
-    beta: float = 0.1
+    beta: float = 1.0
+    anchor: float = 0.1
     rank: int = 8
     alpha: float = 16.0
     targets: tuple[str, ...] | None = ("q_proj", "v_proj")
@@ -98,6 +109,8 @@ class DPO:
         for name in (*positive, "max_response_tokens", "checkpoint_every"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be above 0.")
+        if not self.anchor >= 0:
+            raise InputError(f"anchor is {self.anchor}; it must not be negative.")
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout is {self.dropout}; it lies in [0, 1).")
         if not 0 <= self.warmup <= 1:
@@ -188,7 +201,7 @@ class DPO:
                 used = [rows[i] for i in pairs.ravel()]
                 tokens = sum(len(r.prompt) + len(r.response) for r in used)
                 record = {
-                    "step": step + 1,
+                    "step": float(step + 1),
                     **{name: float(torch.cat([g[name] for g in gathered]).mean()) for name in gathered[0]},
                     "grad_norm": float(norm),
                     "learning_rate": rate,
@@ -245,7 +258,8 @@ class DPO:
         )
         names = sorted({name.split(".")[-1] for name, m in network.named_modules() if isinstance(m, torch.nn.Linear)})
         try:
-            model = get_peft_model(network, config)
+            with quiet():
+                model = get_peft_model(network, config)
         except ValueError as error:
             raise InputError(
                 f"peft refuses targets {self.targets}: {error}. The model's linear layers are {names}."
@@ -287,12 +301,19 @@ class DPO:
         t1, t2 = _tensor(candidates.log_ratio[pairs.T], accelerator)
         rho1, rho2 = _tensor(candidates.reference[pairs.T], accelerator)
         label = losses.soft_label(t1, t2, self.beta)
-        loss = losses.dpo(first, second, label, self.beta)
+        pairwise = losses.dpo(first, second, label, self.beta)
+        none = torch.zeros_like(first)
+        level = sum(
+            losses.dpo(h, none, losses.soft_label(t, none, self.beta), self.beta) / 2
+            for h, t in ((first, t1), (second, t2))
+        )
+        loss = pairwise + self.anchor * level
         with torch.no_grad():
             wanted = torch.sign(t1 - t2)
             return loss, {
                 "loss": loss.detach(),
-                "excess": loss.detach() - losses.label_entropy(label),
+                "excess": pairwise.detach() - losses.label_entropy(label),
+                "drift": (first - t1 + second - t2) / 2,
                 "accuracy": (1 + wanted * torch.sign(first - second)) / 2,
                 "margin": self.beta * wanted * (first - second),
                 "target": self.beta * (t1 - t2).abs(),

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging as hf_logging
 
 from pluralign.artifacts import digest, write_json
 from pluralign.errors import InputError, TrainError
@@ -70,7 +72,7 @@ class Pretrained(AbstractModel):
             InputError: there is no such model.
         """
         source = {"gguf_file": self.gguf_file} if self.gguf_file else {}
-        with self._found():
+        with self._found(), quiet():
             tokenizer = AutoTokenizer.from_pretrained(self.path, **source)
             model = AutoModelForCausalLM.from_pretrained(self.path, dtype=getattr(torch, self.dtype), **source)
         ends = model.generation_config.eos_token_id
@@ -200,13 +202,30 @@ class Scratch(AbstractModel):
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
                 optimizer.step()
                 advance(1, loss=loss.item())
-        model.save_pretrained(folder)
+        with quiet():
+            model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
 
 def resolve(model: str | AbstractModel, feedback: Feedback, out: str | Path, seed: int) -> Pretrained:
     """Return where a model is, making it first if need be; a plain string is `Pretrained(string)`."""
     return (Pretrained(model) if isinstance(model, str) else model).resolve(feedback, out, seed)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers' own progress bars off anything but a terminal, and its notes to peft from our users."""
+    shown = hf_logging.is_progress_bar_enabled()
+    if not Console(stderr=True).is_terminal:
+        hf_logging.disable_progress_bar()
+    with warnings.catch_warnings():
+        # peft 0.21 asks transformers 5.23 for a property by its old name
+        warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated", FutureWarning)
+        try:
+            yield
+        finally:
+            if shown:
+                hf_logging.enable_progress_bar()
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from peft import PeftModel
 from transformers import GenerationConfig
 
 from pluralign.errors import InputError
-from pluralign.policy.models import Pretrained, bar
+from pluralign.policy.models import Pretrained, bar, quiet
 
 
 def sample(
@@ -53,10 +53,7 @@ def sample(
     if adapter is not None and not (Path(adapter) / "adapter_config.json").is_file():
         raise InputError(f"{adapter} holds no adapter (adapter_config.json is missing); was its training finished?")
     network, form = base.load()
-    if adapter is not None:
-        network = PeftModel.from_pretrained(network, str(adapter)).eval()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = network.to(device)
     options = (
         {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
         if temperature
@@ -73,6 +70,10 @@ def sample(
     rows = [i for i in range(len(asked)) for _ in range(n)]
     written: list[list[str]] = [[] for _ in asked]
     with torch.random.fork_rng(), torch.inference_mode(), bar("samples", len(rows)) as advance:
+        if adapter is not None:
+            with quiet():
+                network = PeftModel.from_pretrained(network, str(adapter)).eval()
+        network = network.to(device)
         torch.manual_seed(seed)
         for start in range(0, len(rows), batch):
             group = rows[start : start + batch]

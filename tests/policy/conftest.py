@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from scipy.special import logsumexp
+
+from pluralign.policy import Scratch, resolve
+from pluralign.policy.models import Pretrained
+from pluralign.types import Certificate, Choice, Choices, Features, Feedback, Grades, Utilities
+
+ANIMALS = ("cat", "dog", "fish")
+RESPONSES = ("it sleeps", "it runs , and runs", "no", "we love it", "")
+
+
+@pytest.fixture(autouse=True)
+def _own_random_numbers():
+    state = torch.random.get_rng_state()
+    yield
+    assert torch.equal(state, torch.random.get_rng_state()), "the caller's random numbers were touched"
+
+
+def make_feedback(prompts, responses) -> Feedback:
+    rows = [(i, x, y) for i, x in enumerate(prompts) for y in responses[i]]
+    items = Dataset.from_dict(
+        dict(zip(("prompt_id", "prompt", "response"), map(list, zip(*rows, strict=True)), strict=True))
+    )
+    annotators = Dataset.from_dict({"id": ["ada"], "weight": [1.0]})
+    return Feedback(items, annotators, ("overall",), Choices([[0, 1]], [[0, 1]], [0], [0], [-1]), Grades.none())
+
+
+def make_choice(tilt, name="nash", beta=0.5, reference=None) -> Choice:
+    """A choice whose lottery is `reference exp(tilt) / Z`."""
+    tilt = np.asarray(tilt, np.float64)
+    reference = np.full(tilt.shape, 1 / tilt.shape[1]) if reference is None else np.asarray(reference)
+    lottery = reference * np.exp(tilt)
+    lottery /= lottery.sum(-1, keepdims=True)
+    utilities = Utilities(tilt[None, None] * beta, [1.0], reference)
+    certificate = Certificate(0, 0, 0, 0, 0, 0, "by hand", 0)
+    return Choice(name, lottery, np.ones((1, 1)), None, beta, "mean", certificate, utilities)
+
+
+def make_features(votes) -> Features:
+    n = len(votes.items)
+    return Features(np.eye(n), votes.prompt_id, tuple(f"item {i}" for i in range(n)), np.zeros(n), np.eye(n))
+
+
+@pytest.fixture(scope="session")
+def votes() -> Feedback:
+    return make_feedback([f"tell me about the {animal}" for animal in ANIMALS], [RESPONSES] * len(ANIMALS))
+
+
+@pytest.fixture(scope="session")
+def tiny(votes, tmp_path_factory) -> Pretrained:
+    """A word-level Llama that has learned a little of the five responses."""
+    scratch = Scratch(layers=2, width=16, heads=2, steps=40, batch=8, learning_rate=1e-2)
+    return resolve(scratch, votes, tmp_path_factory.mktemp("tiny"), seed=0)
+
+
+def by_hand(network, row, temperature=1.0) -> float:
+    """log pi(response | prompt), token by token in float64, from the logits of one unpadded row."""
+    with torch.no_grad():
+        logits = network(input_ids=torch.tensor([row.prompt + row.response])).logits[0].double().numpy() / temperature
+    start = len(row.prompt) - 1
+    return sum(float(logits[start + k, token] - logsumexp(logits[start + k])) for k, token in enumerate(row.response))

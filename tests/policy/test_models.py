@@ -1,0 +1,113 @@
+import itertools
+import json
+
+import numpy as np
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from pluralign.errors import InputError
+from pluralign.policy import Pretrained, Scratch, resolve, sample
+from pluralign.policy.text import Format
+from tests.policy.conftest import make_feedback
+
+small = {"layers": 1, "width": 8, "heads": 2, "steps": 3, "batch": 4}
+
+
+def weights(model: Pretrained):
+    return {k: v.numpy() for k, v in AutoModelForCausalLM.from_pretrained(model.path).state_dict().items()}
+
+
+def test_scratch_writes_each_word_back(tiny, votes):
+    form = Format.of(AutoTokenizer.from_pretrained(tiny.path))
+    for x, y in zip(votes.items["prompt"], votes.items["response"], strict=True):
+        row = form.row(form.prompt(x, 50), y, 50)
+        assert form.text(row.prompt) == x
+        assert form.text(row.response) == y
+        assert form.tokenizer.unk_token_id not in row.prompt + row.response
+    assert form.tokenizer.unk_token_id in form.prompt("zebra", 50)
+
+
+def test_scratch_depends_on_its_seed_and_nothing_else(votes, tmp_path):
+    first, again, other = (
+        weights(resolve(Scratch(**small), votes, tmp_path / name, seed))
+        for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    )
+    assert all((first[k] == again[k]).all() for k in first)
+    assert any((first[k] != other[k]).any() for k in first)
+
+
+def test_scratch_is_made_once_for_the_same_inputs(votes, tmp_path):
+    def made(**changes):
+        model = resolve(Scratch(**(small | changes)), votes, tmp_path, 0)
+        return (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns, model.fingerprint()
+
+    first = made()
+    assert made() == first
+    assert made(steps=4)[1] != first[1]
+    assert made()[1] == first[1]  # made anew, and the same
+    (tmp_path / "model" / "pluralign.json").unlink()  # as if the run had been killed before the model was whole
+    assert made()[0] != first[0]
+
+
+def test_scratch_learns_to_write_such_texts_and_new_ones(tmp_path):
+    """Texts of a small grammar: most of what a trained model writes is in the grammar, and not all was seen."""
+    openings, middles, topics = (
+        ("dear friend ,", "hello ,"),
+        ("a funny fact", "a sad tale", "one tip"),
+        ("sea", "city", "moon"),
+    )
+    grammar = {t: [f"{o} here is {m} about the {t} ." for o, m in itertools.product(openings, middles)] for t in topics}
+    seen = [grammar[t][:4] + grammar[t][5:] for t in topics]
+    feedback = make_feedback([f"tell me of the {t}" for t in topics], seen)
+    model = resolve(
+        Scratch(layers=1, width=32, heads=2, steps=120, batch=16, learning_rate=1e-2), feedback, tmp_path, 0
+    )
+    written = sample(model, [f"tell me of the {t}" for t in topics], n=60, max_tokens=20)
+    for topic, texts in zip(topics, written, strict=True):
+        share = np.mean([text in grammar[topic] for text in texts])
+        assert share > 0.8
+        assert len(set(texts)) >= 4
+    assert any(grammar[t][4] in texts for t, texts in zip(topics, written, strict=True))
+    untrained = resolve(Scratch(layers=1, width=32, heads=2, steps=1, batch=16), feedback, tmp_path / "untrained", 0)
+    texts = itertools.chain(*sample(untrained, [f"tell me of the {t}" for t in topics], n=20, max_tokens=20))
+    assert not any(text in grammar[t] for text in texts for t in topics)
+
+
+@pytest.mark.parametrize("changes", [{"width": 10, "heads": 4}, {"steps": 0}, {"learning_rate": -1.0}])
+def test_scratch_names_a_value_out_of_range(changes):
+    with pytest.raises(InputError, match=next(iter(changes))):
+        Scratch(**changes)
+
+
+@pytest.mark.parametrize("path", ["no-such-organisation/no-such-model", "."])
+def test_a_model_that_is_not_there_is_named(path, tmp_path, monkeypatch, votes):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text("no model here")
+    model = resolve(path, votes, tmp_path, 0)
+    why = "no such folder here" if "/" in path else "notes.txt"
+    with pytest.raises(InputError, match=f"cannot load the model '{path}'.*{why}"):
+        model.load()
+    if "/" in path:
+        with pytest.raises(InputError, match="cannot load"):
+            model.fingerprint()
+
+
+def test_a_dtype_that_is_unknown_is_named():
+    with pytest.raises(InputError, match="dtype is 'float8'; it is one of float32, bfloat16, float16"):
+        Pretrained("x", dtype="float8")
+
+
+def test_the_fingerprint_changes_with_weights_tokenizer_and_dtype(votes, tmp_path):
+    model = resolve(Scratch(**small), votes, tmp_path, 0)
+    first = model.fingerprint()
+    assert Pretrained(model.path).fingerprint() == first
+    assert Pretrained(model.path, dtype="bfloat16").fingerprint() != first
+    settings = tmp_path / "model" / "tokenizer_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"chat_template": "{{ messages }}"}))
+    second = model.fingerprint()
+    assert second != first
+    file = tmp_path / "model" / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    assert model.fingerprint() != second
