@@ -30,7 +30,7 @@ class Mean(AbstractRisk):
 
     def combine(self, w: cp.Expression) -> cp.Expression:
         """Return `mean_draw w`."""
-        return cp.sum(w) * (1 / w.size)
+        return cp.mean(w)  # pyright: ignore[reportReturnType]
 
     @property
     def words(self) -> str:

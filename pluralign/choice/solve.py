@@ -107,17 +107,17 @@ def certify(
     """
 
     def value(p: Lottery) -> float:
-        divergence = rel_entr(p, utilities.reference).sum() / len(p)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return float(np.asarray(objective(cp.Constant(utilities.expected(p))).value)) - beta * divergence
+        divergence = float(rel_entr(p, utilities.reference).sum()) / len(p)
+        return float(np.asarray(objective(cp.Constant(utilities.expected(p))).value)) - beta * divergence
 
-    rebuilt, log_mean = rebuild(utilities, multipliers, beta)
-    upper = beta * log_mean + _conjugate(objective, utilities, multipliers, size + beta)
-    reached = value(rebuilt)
-    gap = upper - reached
-    lower = np.fmax(reached, value(lottery))
-    tv = float(np.abs(rebuilt - lottery).sum(-1).max() / 2)
-    tv_bound = float(np.sqrt(abs(upper - lower) / (2 * beta)))
+    with np.errstate(all="ignore"):  # outside the domain of the welfare; found below
+        rebuilt, log_mean = rebuild(utilities, multipliers, beta)
+        upper = beta * log_mean + _conjugate(objective, utilities, multipliers, size + beta)
+        reached = value(rebuilt)
+        gap = upper - reached
+        lower = np.fmax(reached, value(lottery))
+        tv = float(np.abs(rebuilt - lottery).sum(-1).max() / 2)
+        tv_bound = float(np.sqrt(abs(upper - lower) / (2 * beta)))
     # The negation also catches what is not a number.
     if not (np.isfinite(gap) and tv <= tv_tolerance and tv_bound <= bound_tolerance):
         raise SolveError(
@@ -137,8 +137,8 @@ def attainable(utilities: Utilities) -> tuple[Table, Table]:
 
 
 def _run(problem: cp.Problem, settings: dict) -> str:
-    with warnings.catch_warnings():
-        # "Solution may be inaccurate": the certificate decides that.
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        # "Solution may be inaccurate", or outside the domain of the welfare: the certificate decides that.
         warnings.simplefilter("ignore", UserWarning)
         try:
             problem.solve(solver=cp.CLARABEL, **settings)
@@ -212,11 +212,11 @@ def _advice(utilities: Utilities, beta: float, size: float, positive: bool) -> s
     """Return what usually makes a solve fail, with names where they can be found."""
     if positive:
         least, holding = _best_worst_off(utilities)
-        if least <= 0:
+        if least < 1e-7:  # utilities are of size 1 here, and a linear program knows 0 only to its tolerance
             return (
                 "The rule needs a positive utility for every voter in every draw, and no lottery gives that: these "
-                f"stand in each other's way: {', '.join(holding)}. The scale is {utilities.scale!r}; StdScale and RangeScale "
-                "measure from the worst candidate, which avoids this, and fewer draws make it rarer."
+                f"stand in each other's way: {', '.join(holding)}. The scale is {utilities.scale!r}; StdScale and "
+                "RangeScale measure from the worst candidate, which avoids this, and fewer draws make it rarer."
             )
     low, high = attainable(utilities)
     ratio = size * (high - low).mean() / beta
