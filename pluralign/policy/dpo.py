@@ -88,7 +88,7 @@ class DPO:
 
     model: str | Pretrained | Scratch
     beta: float = 1.0
-    anchor: float = 0.1
+    anchor: float = 0.3
     rank: int = 8
     alpha: float = 16.0
     targets: tuple[str, ...] | None = ("q_proj", "v_proj")

@@ -12,13 +12,6 @@ ANIMALS = ("cat", "dog", "fish")
 RESPONSES = ("it sleeps", "it runs , and runs", "no", "we love it", "")
 
 
-@pytest.fixture(autouse=True)
-def _own_random_numbers():
-    state = torch.random.get_rng_state()
-    yield
-    assert torch.equal(state, torch.random.get_rng_state()), "the caller's random numbers were touched"
-
-
 def make_feedback(prompts, responses) -> Feedback:
     rows = [(i, x, y) for i, x in enumerate(prompts) for y in responses[i]]
     items = Dataset.from_dict(
@@ -51,8 +44,8 @@ def votes() -> Feedback:
 
 @pytest.fixture(scope="session")
 def tiny(votes, tmp_path_factory) -> Pretrained:
-    """A word-level Llama that has learned a little of the five responses."""
-    scratch = Scratch(layers=2, width=16, heads=2, steps=40, batch=8, learning_rate=1e-2)
+    """A word-level Llama that writes the five responses, and seldom anything else."""
+    scratch = Scratch(layers=2, width=32, heads=2, steps=100, batch=8, learning_rate=1e-2)
     return resolve(scratch, votes, tmp_path_factory.mktemp("tiny"), seed=0)
 
 

@@ -63,14 +63,13 @@ def test_scratch_learns_to_write_such_texts_and_new_ones(tmp_path):
         Scratch(layers=1, width=32, heads=2, steps=120, batch=16, learning_rate=1e-2), feedback, tmp_path, 0
     )
     written = sample(model, [f"tell me of the {t}" for t in topics], n=60, max_tokens=20)
-    for topic, texts in zip(topics, written, strict=True):
-        share = np.mean([text in grammar[topic] for text in texts])
-        assert share > 0.8
-        assert len(set(texts)) >= 4
-    assert any(grammar[t][4] in texts for t, texts in zip(topics, written, strict=True))
+    known, texts = set(itertools.chain(*grammar.values())), list(itertools.chain(*written))
+    assert np.mean([text in known for text in texts]) > 0.9
+    assert len(set(texts)) >= 12
+    assert {grammar[t][4] for t in topics} & set(texts)
     untrained = resolve(Scratch(layers=1, width=32, heads=2, steps=1, batch=16), feedback, tmp_path / "untrained", 0)
     texts = itertools.chain(*sample(untrained, [f"tell me of the {t}" for t in topics], n=20, max_tokens=20))
-    assert not any(text in grammar[t] for text in texts for t in topics)
+    assert not known & set(texts)
 
 
 @pytest.mark.parametrize("changes", [{"width": 10, "heads": 4}, {"steps": 0}, {"learning_rate": -1.0}])

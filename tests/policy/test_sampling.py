@@ -2,6 +2,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 
 from pluralign.errors import InputError
 from pluralign.policy import sample
@@ -11,7 +12,9 @@ PROMPTS = ["tell me about the cat", "dog"]  # of unequal length, so that one is 
 
 
 def test_the_same_seed_gives_the_same_texts(tiny):
+    state = torch.random.get_rng_state()
     first = sample(tiny, PROMPTS, n=5, max_tokens=8)
+    assert torch.equal(torch.random.get_rng_state(), state)  # the caller's random numbers were left alone
     assert [len(texts) for texts in first] == [5, 5]
     assert sample(tiny.path, PROMPTS, n=5, max_tokens=8) == first
     assert sample(tiny, PROMPTS, n=5, max_tokens=8, seed=1) != first
@@ -34,8 +37,6 @@ def test_texts_come_as_often_as_the_model_says(tiny, temperature):
 
 
 def test_temperature_zero_takes_the_most_probable_token(tiny):
-    import torch
-
     network, form = tiny.load()
     for prompt, texts in zip(PROMPTS, sample(tiny, PROMPTS, n=2, max_tokens=6, temperature=0.0), strict=True):
         ids = list(form.prompt(prompt, 50))
