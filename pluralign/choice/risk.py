@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import cvxpy as cp
 
@@ -10,7 +10,14 @@ from pluralign.errors import InputError
 
 
 class AbstractRisk(ABC):
-    """A concave, non-decreasing function of welfare in each posterior draw."""
+    """A concave, non-decreasing function of welfare in each posterior draw.
+
+    Class attributes:
+        homogeneous: True if `rho(a w + b) = a rho(w) + b` for every `a > 0` and `b`, as for every coherent risk
+            measure; it lets programs be solved in good units.
+    """
+
+    homogeneous: ClassVar[bool] = False
 
     @abstractmethod
     def combine(self, w: cp.Expression) -> cp.Expression:
@@ -27,6 +34,7 @@ class Mean(AbstractRisk):
     """Neutral towards ignorance: `rho(w) = mean_draw w`, the posterior expectation of welfare."""
 
     kind: Literal["mean"] = "mean"
+    homogeneous: ClassVar[bool] = True
 
     def combine(self, w: cp.Expression) -> cp.Expression:
         """Return `mean_draw w`."""
@@ -52,6 +60,7 @@ class CVaR(AbstractRisk):
 
     tail: float = 0.25
     kind: Literal["cvar"] = "cvar"
+    homogeneous: ClassVar[bool] = True
 
     def __post_init__(self):
         if not 0 < self.tail <= 1:

@@ -36,7 +36,7 @@ SOLVED = (cp.OPTIMAL, cp.OPTIMAL_INACCURATE)
 
 
 def solve(
-    objective: Objective, utilities: Utilities, beta: float, *, size: float, name: str, positive: bool
+    objective: Objective, utilities: Utilities, beta: float, *, name: str, positive: bool
 ) -> tuple[Lottery, Table, Certificate]:
     """Return the lottery, the multipliers and the certificate.
 
@@ -46,9 +46,8 @@ def solve(
 
     Args:
         objective: makes the concave expression `f(u)` of an expression `u[draw, voter]`.
-        utilities: of voters with positive mass, roughly of size 1.
+        utilities: of voters with positive mass, which lotteries move by about 1.
         beta: price of a nat of divergence.
-        size: typical differences of `f`; the programs are solved in units of `size + beta`.
         name: of the rule, for messages.
         positive: True if `f` is defined for positive utilities only.
 
@@ -58,18 +57,18 @@ def solve(
     start = time.perf_counter()
     failure = ""
     for settings in (DEFAULT, TIGHT):
-        status, lottery, multipliers = _primal(objective, utilities, beta, size + beta, settings)
+        status, lottery, multipliers = _primal(objective, utilities, beta, settings)
         if lottery is None or multipliers is None:
             failure = f"the solver ended with status {status!r}"
             continue
         try:
-            certificate = certify(objective, utilities, beta, multipliers, lottery, size=size)
+            certificate = certify(objective, utilities, beta, multipliers, lottery)
         except SolveError as error:
             failure = f"{error} (solver status {status!r})"
             continue
         certificate = replace(certificate, solver=f"Clarabel, {status}", seconds=time.perf_counter() - start)
         return rebuild(utilities, multipliers, beta)[0], multipliers, certificate
-    raise SolveError(f"{name} was not solved: {failure}. {_advice(utilities, beta, size, positive)}")
+    raise SolveError(f"{name} was not solved: {failure}. {_advice(utilities, beta, positive)}")
 
 
 def rebuild(utilities: Utilities, multipliers: Table, beta: float) -> tuple[Lottery, float]:
@@ -88,7 +87,6 @@ def certify(
     multipliers: Table,
     lottery: Lottery,
     *,
-    size: float = 1.0,
     tv_tolerance: float = TV,
     bound_tolerance: float = TV_BOUND,
 ) -> Certificate:
@@ -112,7 +110,7 @@ def certify(
 
     with np.errstate(all="ignore"):  # outside the domain of the welfare; found below
         rebuilt, log_mean = rebuild(utilities, multipliers, beta)
-        upper = beta * log_mean + _conjugate(objective, utilities, multipliers, size + beta)
+        upper = beta * log_mean + _conjugate(objective, utilities, multipliers)
         reached = value(rebuilt)
         gap = upper - reached
         lower = np.fmax(reached, value(lottery))
@@ -181,12 +179,13 @@ def _link(utilities: Utilities) -> _Link:
 
 
 def _primal(
-    objective: Objective, utilities: Utilities, beta: float, unit: float, settings: dict
+    objective: Objective, utilities: Utilities, beta: float, settings: dict
 ) -> tuple[str, Lottery | None, Table | None]:
     """Return the solver's status, lottery and multipliers."""
     v = _link(utilities)
     divergence = cp.sum(cp.rel_entr(v.p, utilities.reference[v.x, v.y])) / len(utilities.reference)
-    problem = cp.Problem(cp.Maximize(objective(v.u) / unit - beta / unit * divergence), v.constraints)
+    unit = 1 + beta  # welfare and divergence are of size 1
+    problem = cp.Problem(cp.Maximize(objective(v.u) * (1 / unit) - (beta / unit) * divergence), v.constraints)
     status = _run(problem, settings)
     if status not in SOLVED or v.p.value is None or v.link.dual_value is None:
         return status, None, None
@@ -196,19 +195,18 @@ def _primal(
     return status, lottery, np.maximum(v.link.dual_value, 0) * unit
 
 
-def _conjugate(objective: Objective, utilities: Utilities, multipliers: Table, unit: float) -> float:
+def _conjugate(objective: Objective, utilities: Utilities, multipliers: Table) -> float:
     """Return `max_u f(u) - <multipliers, u>` over the box that holds every attainable `u`."""
     low, high = attainable(utilities)
     u = cp.Variable(utilities.shape[:2])
-    welfare = objective(u) / unit - cp.sum(cp.multiply(multipliers / unit, u))
-    problem = cp.Problem(cp.Maximize(welfare), [u >= low, u <= high])
+    problem = cp.Problem(cp.Maximize(objective(u) - cp.sum(cp.multiply(multipliers, u))), [u >= low, u <= high])
     status = _run(problem, DEFAULT)
     if status not in SOLVED or problem.value is None:
         raise SolveError(f"the upper bound could not be computed, its solver ended with status {status!r}")
-    return float(np.asarray(problem.value)) * unit
+    return float(np.asarray(problem.value))
 
 
-def _advice(utilities: Utilities, beta: float, size: float, positive: bool) -> str:
+def _advice(utilities: Utilities, beta: float, positive: bool) -> str:
     """Return what usually makes a solve fail, with names where they can be found."""
     if positive:
         least, holding = _best_worst_off(utilities)
@@ -219,7 +217,7 @@ def _advice(utilities: Utilities, beta: float, size: float, positive: bool) -> s
                 "RangeScale measure from the worst candidate, which avoids this, and fewer draws make it rarer."
             )
     low, high = attainable(utilities)
-    ratio = size * (high - low).mean() / beta
+    ratio = (high - low).mean() / beta
     if ratio > 3000:
         return f"Utilities differ by {ratio:.2g} beta, so the lottery is nearly deterministic; use a larger beta."
     return (

@@ -51,8 +51,8 @@ class AbstractWelfare(AbstractRule):
     viewed as Bayesian inference). Voters with mass 0 do not enter.
 
     Class attributes:
-        degree: `W(c u) = c^degree W(u)` for `c > 0` (0: `W(u) + log c`); None claims nothing. It is used to solve
-            the program in well-scaled units, and says what `beta` is measured in: 1 = utility, 0 = a pure number.
+        degree: `W(c u) = c^degree W(u)` for every `c > 0` (0: `W(u) + log c`); None claims nothing. It lets the
+            program be solved in good units, and says what `beta` is measured in: 1 = utility, 0 = a pure number.
         positive: True if `W` is defined only where every utility is positive.
     """
 
@@ -78,25 +78,26 @@ class AbstractWelfare(AbstractRule):
                 f"{high[draw, voter]:.6g} in draw {draw} ({hopeless} of {len(kept.mass)} voters are so, in some draw). "
                 f"The scale is {utilities.scale!r}; StdScale and RangeScale make every utility at least 0."
             )
-        unit = 1.0 if self.degree is None else float((high - low).mean() or np.abs(high).mean() or 1.0)
-
-        def objective(z: cp.Expression) -> cp.Expression:
-            w = self.welfare(z, kept.mass)
-            if self.degree is not None:
-                w = w * unit**self.degree + (np.log(unit) if self.degree == 0 else 0.0)
-            return risk.combine(w)
-
-        one = np.full((1, 1), unit)
+        # The program is solved for z = u / unit, where W(u) = slope W(z) + shift.
+        unit, slope, shift = 1.0, 1.0, 0.0
+        if self.degree is not None and risk.homogeneous:
+            unit = float((high - low).mean() or np.abs(high).mean() or 1.0)
+            slope, shift = unit**self.degree, np.log(unit) if self.degree == 0 else 0.0
         lottery, multipliers, certificate = solve(
-            objective,
-            affine(kept, 0 * one, one),
-            beta,
-            size=unit ** (self.degree or 0),
+            lambda z: risk.combine(self.welfare(z, kept.mass)),
+            affine(kept, np.zeros((1, 1)), np.full((1, 1), unit)),
+            beta / slope,
             name=self.name,
             positive=self.positive,
         )
+        certificate = replace(
+            certificate,
+            value=float(slope * certificate.value + shift),
+            upper_bound=float(slope * certificate.upper_bound + shift),
+            gap=float(slope * certificate.gap),
+        )
         weights = np.zeros(utilities.shape[:2])
-        weights[:, counts] = multipliers / unit
+        weights[:, counts] = multipliers * slope / unit
         value = utilities.value
         reward = LinearReward(np.einsum("sv,svf->f", weights, value.weights)) if isinstance(value, Linear) else None
         return Choice(self.name, lottery, weights, reward, beta, risk.words, certificate, utilities)

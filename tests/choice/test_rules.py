@@ -84,12 +84,12 @@ def brute_force(f, prompts, candidates, points=9, rounds=14):
 
 
 def sequential(kind, tail, value, mass, reference, beta, starts=4):
-    """Solve the program by sequential quadratic programming (scipy's SLSQP), kinks written as inequalities; best of some starts.
+    """Solve the program by scipy's SLSQP from several starts, kinks written as inequalities.
 
     Variables: logits of the lottery, welfare per draw `w`, threshold `t`, shortfalls `s`; the mean of the worst draws
     is `t - sum s / (tail draws)`.
     """
-    draws, voters, prompts, candidates = value.shape
+    draws, _, prompts, candidates = value.shape
     sizes = np.cumsum([prompts * candidates, draws, 1])
 
     def split(z):

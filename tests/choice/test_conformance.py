@@ -1,0 +1,216 @@
+"""What every rule must satisfy, under every risk measure; a new rule or measure is one more entry in the lists.
+
+Each check is a function that raises AssertionError, and each is run on a deliberately broken rule that must fail it.
+"""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import cvxpy as cp
+import numpy as np
+import pytest
+
+from pluralign import choice
+from pluralign.types import Choice, Linear, Utilities
+
+RULES = [choice.Utilitarian(), choice.Nash(), choice.Maximin()]
+RISKS = [choice.Mean(), choice.CVaR(tail=0.4)]
+CLOSE = 1e-4  # of lotteries: ten times what the solver's tolerance makes of them
+
+
+def shuffled(utilities, voters=None, candidates=None) -> Utilities:
+    """Permute voters or candidates of dense utilities."""
+    v = np.arange(utilities.shape[1]) if voters is None else voters
+    y = np.arange(utilities.shape[3]) if candidates is None else candidates
+    return Utilities(utilities.dense()[:, v][..., y], utilities.mass[v], utilities.reference[:, y])
+
+
+def same(a: Choice, b: Choice, candidates=None) -> None:
+    lottery = a.lottery if candidates is None else a.lottery[:, candidates]
+    np.testing.assert_allclose(lottery, b.lottery, atol=CLOSE)
+
+
+def simplex(rule, risk, u):
+    chosen = rule.choose(u, risk=risk, beta=0.2)
+    np.testing.assert_allclose(chosen.lottery.sum(-1), 1, atol=1e-9)
+    assert (chosen.lottery >= 0).all()
+    assert (chosen.lottery[u.reference == 0] == 0).all()
+    assert (chosen.weights >= 0).all()
+
+
+def anonymity(rule, risk, u):
+    order = np.array([2, 0, 3, 1])
+    a, b = rule.choose(u, risk=risk, beta=0.2), rule.choose(shuffled(u, voters=order), risk=risk, beta=0.2)
+    same(a, b)
+
+
+def neutrality(rule, risk, u):
+    order = np.array([2, 0, 3, 1])
+    a, b = rule.choose(u, risk=risk, beta=0.2), rule.choose(shuffled(u, candidates=order), risk=risk, beta=0.2)
+    same(a, b, candidates=order)
+
+
+def pareto(rule, risk, u):
+    """What everyone likes better in every draw gains at least as much probability, relative to the reference."""
+    value = u.dense().copy()
+    value[..., 1, 0] = value[..., 1, 2] + 0.3
+    chosen = rule.choose(Utilities(value, u.mass, u.reference), risk=risk, beta=0.2)
+    ratio = chosen.lottery[1] / u.reference[1]
+    assert ratio[0] > ratio[2] * (1 + 1e-3)
+
+
+def nobody(rule, risk, u):
+    """A voter without mass is a voter who is not there."""
+    value = u.dense()
+    stranger = np.random.default_rng(5).uniform(-3, 1, size=value.shape)[:, :1]
+    more = Utilities(np.concatenate([value, stranger], 1), np.append(u.mass, 0), u.reference)
+    chosen = rule.choose(more, risk=risk, beta=0.2)
+    same(chosen, rule.choose(Utilities(value, u.mass, u.reference), risk=risk, beta=0.2))
+    assert (chosen.weights[:, -1] == 0).all()
+
+
+def price(rule, risk, u):
+    """A higher price of divergence never buys more of it; at a very high price there is none."""
+    on = np.where(u.reference > 0, u.reference, 1)
+    spent = []
+    for beta in (1e-3, 0.03, 0.3, 3.0, 1e4):
+        lottery = rule.choose(u, risk=risk, beta=beta).lottery
+        spent.append((lottery * np.log(np.where(lottery > 0, lottery, 1) / on)).sum(-1).mean())
+    assert (np.diff(spent) <= 1e-3).all(), spent
+    np.testing.assert_allclose(lottery, u.reference, atol=1e-3)
+
+
+def factored(rule, risk, u):
+    """Utilities that are kept factored and the same ones written out choose the same."""
+    a = rule.choose(u, risk=risk, beta=0.2)
+    b = rule.choose(Utilities(u.dense(), u.mass, u.reference), risk=risk, beta=0.2)
+    same(a, b)
+    assert a.certificate.value == pytest.approx(b.certificate.value, abs=5e-5)
+
+
+def degree(rule, risk, u):
+    """`W(c u) = c^degree W(u)`, so utilities times `c` and beta times `c^degree` choose the same; likewise risk."""
+    some = np.random.default_rng(1).gamma(1.0, size=u.shape[:2])
+    a = rule.choose(u, risk=risk, beta=0.2)
+    for c in (1e-6, 3.0, 1e6):
+        one, other = (rule.welfare(cp.Constant(k * some), u.mass).value for k in (1, c))
+        np.testing.assert_allclose(other, one * c**rule.degree + (np.log(c) if rule.degree == 0 else 0))
+        whole = risk.combine(cp.Constant(c * one - 7)).value
+        assert whole == pytest.approx(c * risk.combine(cp.Constant(one)).value - 7)
+        scaled = Utilities(u.dense() * c, u.mass, u.reference)
+        same(a, rule.choose(scaled, risk=risk, beta=0.2 * c**rule.degree))
+
+
+def translation(rule, risk, u):
+    """A constant per draw and prompt, the same for all voters, changes nothing where utilities may be negative."""
+    if rule.positive:
+        return
+    shift = np.random.default_rng(3).normal(size=(1, 1, 3, 1)) - 10
+    same(
+        rule.choose(u, risk=risk, beta=0.2),
+        rule.choose(Utilities(u.dense() + shift, u.mass, u.reference), risk=risk, beta=0.2),
+    )
+
+
+def beta_range(rule, risk, u):
+    for beta in (1e-3, 1e-2, 0.1, 1.0, 10.0):
+        certificate = rule.choose(u, risk=risk, beta=beta).certificate
+        assert certificate.tv <= 1e-3
+        assert certificate.tv_bound <= 1e-2
+
+
+@dataclass(frozen=True)
+class Off(choice.AbstractRule):
+    """A rule that is right but for one thing."""
+
+    wrong: str
+    kind: Literal["off"] = "off"
+    degree: ClassVar[int] = 1
+    positive: ClassVar[bool] = False
+
+    def choose(self, utilities, risk=choice.Mean(), beta=0.1):  # noqa: B008
+        u, rule = utilities, choice.Maximin()
+        if self.wrong == "ignores beta":
+            beta = 0.1
+        if self.wrong == "counts everyone":
+            u = replace(u, mass=(u.mass + 0.1) / (u.mass + 0.1).sum())
+        if self.wrong == "dense differs" and not isinstance(u.value, Linear):
+            beta = 2 * beta
+        chosen = rule.choose(u, risk=risk, beta=beta)
+        if self.wrong == "favours the first candidate":
+            chosen = replace(chosen, lottery=0.9 * chosen.lottery + 0.1 * np.eye(u.shape[3])[:1])
+        if self.wrong == "leaves the reference":
+            chosen = replace(chosen, lottery=0.9 * chosen.lottery + 0.1 / u.shape[3])
+        if self.wrong == "the wrong way round":
+            inverse = np.where(u.reference > 0, u.reference**2 / np.where(chosen.lottery > 0, chosen.lottery, 1), 0)
+            chosen = replace(chosen, lottery=inverse / inverse.sum(-1, keepdims=True))
+        return chosen
+
+
+@dataclass(frozen=True)
+class Dictator(choice.AbstractWelfare):
+    """Counts the first voter only."""
+
+    kind: Literal["dictator"] = "dictator"
+
+    def welfare(self, u, mass):
+        return u[:, 0]
+
+
+@dataclass(frozen=True)
+class Liar(choice.AbstractWelfare):
+    """Says that its welfare grows with the unit of utilities, but it is a logarithm."""
+
+    kind: Literal["liar"] = "liar"
+    degree: ClassVar[int | None] = 1
+
+    def welfare(self, u, mass):
+        return cp.log(u) @ mass
+
+
+@dataclass(frozen=True)
+class Capped(choice.AbstractWelfare):
+    """Does not see utilities above 0."""
+
+    kind: Literal["capped"] = "capped"
+
+    def welfare(self, u, mass):
+        return cp.minimum(u, 0) @ mass
+
+
+@dataclass(frozen=True)
+class Loose(choice.AbstractRule):
+    """Returns what it has, certified or not."""
+
+    kind: Literal["loose"] = "loose"
+
+    def choose(self, utilities, risk=choice.Mean(), beta=0.1):  # noqa: B008
+        chosen = choice.Utilitarian().choose(utilities, risk=risk, beta=beta)
+        return replace(chosen, certificate=replace(chosen.certificate, tv_bound=0.5))
+
+
+CHECKS = {
+    simplex: Off("leaves the reference"),
+    anonymity: Dictator(),
+    neutrality: Off("favours the first candidate"),
+    pareto: Off("the wrong way round"),
+    nobody: Off("counts everyone"),
+    price: Off("ignores beta"),
+    factored: Off("dense differs"),
+    degree: Liar(),
+    translation: Capped(),
+    beta_range: Loose(),
+}
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda c: c.__name__)
+@pytest.mark.parametrize("risk", RISKS, ids=lambda r: r.kind)
+@pytest.mark.parametrize("rule", RULES, ids=lambda r: r.name)
+def test_rule(make, rule, risk, check):
+    check(rule, risk, make(seed=11))
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda c: c.__name__)
+def test_a_broken_rule_fails(make, check):
+    with pytest.raises(AssertionError):
+        check(CHECKS[check], choice.Mean(), make(seed=11))
