@@ -29,7 +29,11 @@ class AbstractScale(ABC):
 
     @abstractmethod
     def affine(self, values: Values, reference: Reference) -> tuple[Table, Table]:
-        """Return `(zero, unit)` of dense utilities; candidates whose reference is 0 do not count."""
+        """Return `(zero, unit)` of dense utilities.
+
+        They come centred: their mean under the reference is 0 in each prompt. Candidates whose reference is 0 do not
+        count.
+        """
 
     @property
     @abstractmethod
