@@ -1,0 +1,200 @@
+"""What is assumed of the people behind the judgements."""
+
+import warnings
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Literal
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+from jaxtyping import Float, Int
+from numpyro import distributions as dist
+
+from pluralign.errors import ConvergenceWarning, InputError
+from pluralign.reward.inference import NUTS, AbstractInference, Draws, centred
+from pluralign.reward.judgements import Judgements, Layout
+from pluralign.reward.response import Davidson
+from pluralign.types import Features, Feedback, RewardPosterior
+
+
+@dataclass(frozen=True, eq=False)
+class Voters:
+    """Whoever a rule counts: the part of `RewardPosterior` that depends on the population."""
+
+    weights: Float[np.ndarray, "draw voter feature"]
+    mass: Float[np.ndarray, " voter"]
+    names: tuple[str, ...]
+    membership: Float[np.ndarray, "annotator voter"] | None
+
+
+class AbstractPopulation(ABC):
+    """A numpyro model of what annotators want, and who among them are voters.
+
+    Models work in logits per `Judgements.unit`: a weight vector of length 1 that points along the differences moves a
+    typical pair by one logit. Priors so mean the same whatever the units of the features are.
+    """
+
+    response: Davidson
+
+    @abstractmethod
+    def model(self, layout: Layout) -> None:
+        """Write the numpyro model, one `numpyro.sample` per node of its plate diagram."""
+
+    @abstractmethod
+    def groups(self, votes: Feedback) -> Int[np.ndarray, " annotator"]:
+        """Return the index of each annotator's group."""
+
+    @abstractmethod
+    def voters(self, sites: Draws, votes: Feedback) -> Voters:
+        """Return the voters from draws of the model's sites."""
+
+    def fit(
+        self, votes: Feedback, phi: Features, *, inference: AbstractInference | None = None, seed: int = 0
+    ) -> RewardPosterior:
+        """Infer the posterior of every voter's weights.
+
+        The same arguments give the same draws on the same machine and versions.
+
+        Args:
+            votes: comparisons of two items, ties allowed, for one objective.
+            phi: features of the items of `votes`.
+            inference: how; default `NUTS()`.
+            seed: of the draws.
+
+        Returns:
+            The posterior; `fit.caveats` says what is wrong with it, in sentences, and is empty if nothing is.
+
+        Raises:
+            InputError: the feedback holds what is not modelled yet.
+            FitError: the draws are not finite.
+
+        Warns:
+            ConvergenceWarning: there are caveats.
+        """
+        judgements = Judgements.read(votes, phi)
+        layout = Layout.of(judgements, self.groups(votes))
+        sites, report = (inference or NUTS()).infer(partial(self.model, layout), seed)
+        voters = self.voters(sites, votes)
+        notes = [f"Priors are per {judgements.unit:.4g} units of feature, the root mean square length of a difference."]
+        if not layout.ties:
+            notes.append("The feedback holds no tie, so ties are impossible in the model: plain Bradley-Terry.")
+        report = replace(report, notes=(*report.notes, *notes))
+        if report.caveats:
+            warnings.warn(" ".join(report.caveats), ConvergenceWarning, stacklevel=2)
+        return RewardPosterior(
+            weights=(voters.weights / judgements.unit).astype(np.float32)[:, :, None],
+            mass=voters.mass,
+            voters=voters.names,
+            membership=voters.membership,
+            rater=self.response.rater(sites, len(votes.annotators)),
+            features=phi.names,
+            fit=report,
+        )
+
+
+@dataclass(frozen=True)
+class Pooled(AbstractPopulation):
+    """Everyone wants the same: one weight vector, one voter.
+
+        spread ~ HalfNormal(scale)
+        w[feature] ~ Normal(0, spread)
+
+    With `Davidson(lapse=False, tie_spread=False, position=False)` it is the pooled Bradley-Terry model that most
+    pipelines fit, with a prior in place of a penalty.
+
+    Args:
+        scale: prior scale of utility differences of a typical pair, in logits.
+        response: how utilities become outcomes.
+    """
+
+    scale: float = 2.0
+    response: Davidson = field(default_factory=Davidson)
+    kind: Literal["pooled"] = "pooled"
+
+    def __post_init__(self):
+        _check_scale(self.scale)
+
+    def model(self, layout: Layout) -> None:
+        """Write the numpyro model."""
+        spread = numpyro.sample("spread", dist.HalfNormal(self.scale))
+        with numpyro.plate("feature", layout.features):
+            weights = numpyro.sample("weights", dist.Normal(0, spread))
+        self.response.observe(layout, layout.x @ weights)
+
+    def groups(self, votes: Feedback) -> Int[np.ndarray, " annotator"]:
+        """Return one group for all."""
+        return np.zeros(len(votes.annotators), np.int32)
+
+    def voters(self, sites: Draws, votes: Feedback) -> Voters:
+        """Return the one voter, to whom every annotator belongs."""
+        return Voters(sites["weights"][:, None], np.ones(1), ("everyone",), np.ones((len(votes.annotators), 1)))
+
+
+@dataclass(frozen=True)
+class Hierarchical(AbstractPopulation):
+    """Every annotator has weights of their own, drawn from a population: each annotator is a voter.
+
+        centre_scale ~ HalfNormal(scale)
+        centre[feature] ~ Normal(0, centre_scale)
+        spread[feature] ~ HalfNormal(scale / 2)
+        weights[annotator, feature] ~ Normal(centre, spread)
+
+    With `group`, annotators scatter about their group, and groups about the centre:
+
+        group_spread[feature] ~ HalfNormal(scale)
+        group_centre[group, feature] ~ Normal(centre, group_spread)
+        weights[annotator, feature] ~ Normal(group_centre[group of annotator], spread)
+
+    An annotator without judgements is a voter too: what is known of it is the population.
+
+    Args:
+        group: annotator attribute whose values have centres of their own; none: one centre for all.
+        scale: prior scale of utility differences of a typical pair, in logits.
+        response: how utilities become outcomes.
+    """
+
+    group: str | None = None
+    scale: float = 2.0
+    response: Davidson = field(default_factory=Davidson)
+    kind: Literal["hierarchical"] = "hierarchical"
+
+    def __post_init__(self):
+        _check_scale(self.scale)
+
+    def model(self, layout: Layout) -> None:
+        """Write the numpyro model."""
+        centre_scale = numpyro.sample("centre_scale", dist.HalfNormal(self.scale))
+        with numpyro.plate("feature", layout.features):
+            centre = numpyro.sample("centre", dist.Normal(0, centre_scale))
+            spread = numpyro.sample("spread", dist.HalfNormal(self.scale / 2))
+        if self.group is None:
+            location = jnp.broadcast_to(centre, layout.information.shape)
+        else:
+            with numpyro.plate("feature", layout.features):
+                group_spread = numpyro.sample("group_spread", dist.HalfNormal(self.scale))
+            with centred(group_centre=1.0), numpyro.plate("group", layout.groups):
+                group_centre = numpyro.sample("group_centre", dist.Normal(centre, group_spread).to_event(1))
+            location = group_centre[layout.group]
+        with centred(weights=layout.information / 10), numpyro.plate("annotator", layout.annotators):
+            weights = numpyro.sample("weights", dist.Normal(location, spread).to_event(1))
+        self.response.observe(layout, layout.advantage(weights))
+
+    def groups(self, votes: Feedback) -> Int[np.ndarray, " annotator"]:
+        """Return the groups that `group` names, in alphabetical order."""
+        if self.group is None:
+            return np.zeros(len(votes.annotators), np.int32)
+        return np.unique(votes.attribute(self.group), return_inverse=True)[1].astype(np.int32)
+
+    def voters(self, sites: Draws, votes: Feedback) -> Voters:
+        """Return the annotators, in order."""
+        mass = np.asarray(votes.annotators["weight"], np.float64)
+        if not (mass >= 0).all() or not 0 < mass.sum() < np.inf:
+            raise InputError("the annotators' weights must be non-negative and not all zero.")
+        return Voters(sites["weights"], mass / mass.sum(), tuple(str(a) for a in votes.annotators["id"]), None)
+
+
+def _check_scale(scale: float) -> None:
+    if not scale > 0:
+        raise InputError(f"scale is {scale}; a prior scale in logits is positive.")
