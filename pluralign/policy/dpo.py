@@ -53,7 +53,7 @@ from pluralign.policy.models import Pretrained, Scratch, bar, quiet, resolve
 from pluralign.policy.text import Format, Row
 from pluralign.types import Choice, Features, Feedback, Policy
 
-MAX_GRAD_NORM = 1.0
+MAX_GRAD_NORM = 1.0  # at beta = 1; near the optimum gradients scale with beta^2, and this bound with them
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ class DPO:
                     _finite(loss, part, candidates, step)
                     accelerator.backward(loss.mean() / self.accumulation)
                     gathered.append(told)
-                norm = torch.nn.utils.clip_grad_norm_(trainable.values(), MAX_GRAD_NORM)
+                norm = torch.nn.utils.clip_grad_norm_(trainable.values(), MAX_GRAD_NORM * self.beta**2)
                 if not torch.isfinite(norm):
                     raise TrainError(
                         f"the gradient is {float(norm)} at step {step + 1}; lower learning_rate, or use dtype float32."

@@ -56,7 +56,7 @@ def score(
     with torch.inference_mode():
         for start in range(0, len(rows), batch):
             chosen = order[start : start + batch]
-            result[chosen] = log_probs(model, [rows[i] for i in chosen]).double().cpu().numpy()
+            result[chosen] = log_probs(model, [rows[i] for i in chosen]).cpu().double().numpy()
             advance(len(chosen))
     return result
 

@@ -1,3 +1,5 @@
+from dataclasses import fields
+
 import numpy as np
 import pytest
 import torch
@@ -28,7 +30,7 @@ def make_choice(tilt, name="nash", beta=0.5, reference=None) -> Choice:
     lottery = reference * np.exp(tilt)
     lottery /= lottery.sum(-1, keepdims=True)
     utilities = Utilities(tilt[None, None] * beta, [1.0], reference)
-    certificate = Certificate(0, 0, 0, 0, 0, 0, "by hand", 0)
+    certificate = Certificate(**{f.name: 0.0 if f.type is float else f.type() for f in fields(Certificate)})  # not read
     return Choice(name, lottery, np.ones((1, 1)), None, beta, "mean", certificate, utilities)
 
 
