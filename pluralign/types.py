@@ -416,29 +416,23 @@ class Utilities:
 
 @dataclass(frozen=True)
 class Certificate:
-    """Evidence that a lottery solves its program, computed after and apart from the solve.
+    """Proof of how near a lottery is to the optimum of its program.
 
     Attributes:
-        value: objective at the lottery that is returned (a lower bound of the optimum).
-        upper_bound: Lagrangian dual at the multipliers that are returned.
-        gap: `upper_bound - value`, in units of welfare.
-        tv: total variation between the solver's lottery and the one rebuilt from the multipliers,
-            `reference exp(sum multipliers U / beta)`; largest over prompts.
-        tv_bound: the optimal lottery is no farther than this from the returned one, mean over prompts:
-            `sqrt((upper_bound - best) / (2 beta))`, by strong concavity and Pinsker's inequality, where `best` is the
-            higher objective of the two lotteries that `tv` compares.
-        tolerance: largest `tv` that was accepted.
-        solver: which solver, and the status that it gave.
-        seconds: wall time of the solve with its certificate.
+        value: objective at the lottery, in units of welfare.
+        upper_bound: no lottery reaches more.
+        gap: `upper_bound - value`.
+        tv_bound: no optimal lottery is farther than this from the returned one, mean total variation over prompts:
+            `sqrt(gap / (2 beta))` with the best value met, by strong concavity and Pinsker's inequality.
+        cuts: supergradients that the bound is made of.
+        seconds: wall time of the solve.
     """
 
     value: float
     upper_bound: float
     gap: float
-    tv: float
     tv_bound: float
-    tolerance: float
-    solver: str
+    cuts: int
     seconds: float
 
 

@@ -1,129 +1,88 @@
-"""The one place that calls a solver: a concave program, its multipliers, and a certificate made without trusting it.
+"""The one place that solves: a concave program by cuts, each of which is also a proof.
 
-    max_{p, u}  f(u) - beta mean_x KL(p_x || ref_x)    s.t.  u[draw, voter] <= mean_x sum_y p U    (multipliers lambda)
+    max_p  F(p) = f(u(p)) - beta mean_x KL(p_x || ref_x),        u[draw, voter](p) = mean_x sum_y p U
 
-`f` is any concave, non-decreasing function that cvxpy can state. The Lagrangian splits into one part in `p`, whose
-maximum is `beta mean_x log sum_y ref exp(sum lambda U / beta)` at `p ∝ ref exp(sum lambda U / beta)`, and one in `u`,
-`max_u f(u) - <lambda, u>`. Any `lambda >= 0` so gives an upper bound, and any lottery a lower one. If the two meet,
-the lottery is optimal whatever the solver did.
+`f = rho(W(.))` is whatever concave function rule and risk state in cvxpy. A supergradient `g` at any `u0` bounds it
+everywhere, `f(u) <= f(u0) + <g, u - u0>`: a cut, with intercept `f(u0) - <g, u0>`. Weigh cuts by `theta` on the
+simplex, let `lambda = sum theta g`, `c` the weighted intercept, and `tilt = sum_{draw, voter} lambda U`. Then for
+every lottery
+
+    F(p)  <=  c + <lambda, u(p)> - beta mean KL  <=  c + beta mean_x log sum_y ref exp(tilt / beta)  =:  D(theta),
+
+the second with equality at `p ∝ ref exp(tilt / beta)`. `D` is smooth and convex, its least value over all cuts is the
+optimum, and its minimiser gives the multipliers (Kelley 1960; with a strongly convex term kept exact as in the bundle
+method of Teo, Vishwanathan, Smola and Le 2010). The divergence is never approximated, every iterate is a lottery with
+a bound on its error, and draws and voters enter only through `u(p)`: with linear utilities, through `E_p phi`.
 """
 
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
+import clarabel
 import cvxpy as cp
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy.special import rel_entr
 
 from pluralign.choice.scale import best, chunks, worst
 from pluralign.errors import SolveError
-from pluralign.types import Certificate, Linear, Utilities
+from pluralign.types import Certificate, Utilities
 
 Objective = Callable[[cp.Expression], cp.Expression]
 Table = Float[np.ndarray, "draw voter"]
 Lottery = Float[np.ndarray, "prompt candidate"]
 
-TV = 1e-3  # largest accepted total variation, in any prompt, between the solver's lottery and the rebuilt one
-TV_BOUND = 1e-2  # largest accepted bound on the mean total variation to the optimum
-DEFAULT = {"accept_unknown": True}
-TIGHT = {"accept_unknown": True, "tol_gap_abs": 1e-11, "tol_gap_rel": 1e-11, "tol_feas": 1e-11, "max_iter": 500}
-SOLVED = (cp.OPTIMAL, cp.OPTIMAL_INACCURATE)
+TARGET = 1e-4  # cuts are added until no optimal lottery is farther than this, in mean total variation
+TOLERANCE = 1e-3  # a lottery that is not certified to this is not returned
+CUTS = 1000  # at most
+PATIENCE = 100  # cuts that may pass without a smaller gap
+NEWTON = 50  # steps, at most, between two cuts
+HALVINGS = 2.0**-12  # of the way back to the best lottery, at most
+SPARE = 20  # newest cuts are kept even without weight
 
 
 def solve(
-    objective: Objective, utilities: Utilities, beta: float, *, name: str, positive: bool
+    objective: Objective, utilities: Utilities, beta: float, *, name: str, positive: bool, tolerance: float = TOLERANCE
 ) -> tuple[Lottery, Table, Certificate]:
-    """Return the lottery, the multipliers and the certificate.
-
-    The lottery is the one rebuilt from the multipliers, and the certificate is about that one. Whether it holds is
-    decided by the certificate, not by the solver's own word ("optimal" or "optimal, inaccurate"); where it fails, the
-    program is solved once more with tighter tolerances.
+    """Return the lottery `p ∝ ref exp(tilt / beta)`, its multipliers and its certificate.
 
     Args:
         objective: makes the concave expression `f(u)` of an expression `u[draw, voter]`.
-        utilities: of voters with positive mass, which lotteries move by about 1.
+        utilities: of voters with positive mass, roughly of size 1.
         beta: price of a nat of divergence.
         name: of the rule, for messages.
         positive: True if `f` is defined for positive utilities only.
+        tolerance: largest accepted distance to the optimum, in mean total variation.
 
     Raises:
-        SolveError: no certified solution.
+        SolveError: no lottery could be certified.
     """
-    start = time.perf_counter()
-    failure = ""
-    for settings in (DEFAULT, TIGHT):
-        status, lottery, multipliers = _primal(objective, utilities, beta, settings)
-        if lottery is None or multipliers is None:
-            failure = f"the solver ended with status {status!r}"
-            continue
-        try:
-            certificate = certify(objective, utilities, beta, multipliers, lottery)
-        except SolveError as error:
-            failure = f"{error} (solver status {status!r})"
-            continue
-        certificate = replace(certificate, solver=f"Clarabel, {status}", seconds=time.perf_counter() - start)
-        return rebuild(utilities, multipliers, beta)[0], multipliers, certificate
-    raise SolveError(f"{name} was not solved: {failure}. {_advice(utilities, beta, positive)}")
-
-
-def rebuild(utilities: Utilities, multipliers: Table, beta: float) -> tuple[Lottery, float]:
-    """Return `p ∝ ref exp(tilt / beta)`, `tilt = sum multipliers U`, and `mean_x log sum_y ref exp(tilt / beta)`."""
-    tilt = np.where(utilities.reference > 0, utilities.weighted(multipliers) / beta, -np.inf)
-    top = tilt.max(-1, keepdims=True)
-    mass = utilities.reference * np.exp(tilt - top)
-    total = mass.sum(-1, keepdims=True)
-    return mass / total, float((top + np.log(total)).mean())
-
-
-def certify(
-    objective: Objective,
-    utilities: Utilities,
-    beta: float,
-    multipliers: Table,
-    lottery: Lottery,
-    *,
-    tv_tolerance: float = TV,
-    bound_tolerance: float = TV_BOUND,
-) -> Certificate:
-    """Return evidence that the lottery rebuilt from `multipliers` is optimal, and is the solver's `lottery`.
-
-    The part of the Lagrangian in `p` is `max - beta mean_x KL(p_x || rebuilt_x)` exactly, so at the optimum `p*`
-    `upper_bound - F(p*) >= beta mean_x KL(p*_x || rebuilt_x)`. With `TV^2 <= KL / 2` (Pinsker) and `F(p*) >= F(p)` for
-    whichever of the two lotteries is better, `mean_x TV(p*_x, rebuilt_x) <= sqrt((upper_bound - F(p)) / (2 beta))`.
-
-    Two checks: `tv` compares two routes to the same lottery, primal and dual, and is far below its tolerance when
-    the signs and units of the multipliers are right; `tv_bound` is a proof, but grows as the square root of the
-    solver's accuracy, hence its wider tolerance.
-
-    Raises:
-        SolveError: either is beyond its tolerance.
-    """
-
-    def value(p: Lottery) -> float:
-        divergence = float(rel_entr(p, utilities.reference).sum()) / len(p)
-        return float(np.asarray(objective(cp.Constant(utilities.expected(p))).value)) - beta * divergence
-
-    with np.errstate(all="ignore"):  # outside the domain of the welfare; found below
-        rebuilt, log_mean = rebuild(utilities, multipliers, beta)
-        upper = beta * log_mean + _conjugate(objective, utilities, multipliers)
-        reached = value(rebuilt)
-        gap = upper - reached
-        lower = np.fmax(reached, value(lottery))
-        tv = float(np.abs(rebuilt - lottery).sum(-1).max() / 2)
-        tv_bound = float(np.sqrt(abs(upper - lower) / (2 * beta)))
+    clock = time.perf_counter()
+    start = utilities.reference
+    if positive and not (utilities.expected(start) > 0).all():
+        start = _positive(utilities, beta, name)
+    end = _descend(_Concave(objective, utilities.shape[:2]), utilities, beta, start)
+    found = certify(end, beta, time.perf_counter() - clock)
     # The negation also catches what is not a number.
-    if not (np.isfinite(gap) and tv <= tv_tolerance and tv_bound <= bound_tolerance):
+    if not found.tv_bound <= tolerance:
         raise SolveError(
-            f"the certificate failed: the objective is {reached:.8g} at the lottery, its upper bound {upper:.8g} (gap "
-            f"{gap:.2g}); in total variation the optimum may be {tv_bound:.2g} away (tolerance {bound_tolerance:g}), "
-            f"and the solver's own lottery is {tv:.2g} away (tolerance {tv_tolerance:g})"
+            f"{name} was not solved: after {end.cuts} cuts the objective is {found.value:.8g} and its upper bound "
+            f"{found.upper_bound:.8g}, so the optimal lottery may be {found.tv_bound:.2g} away in total variation "
+            f"(tolerance {tolerance:g}). {_advice(utilities, beta)}"
         )
-    return Certificate(reached, upper, gap, tv, tv_bound, tv_tolerance, solver="", seconds=0.0)
+    return end.lottery, end.multipliers, found
+
+
+def best_response(utilities: Utilities, tilt: Lottery, beta: float) -> tuple[Lottery, float]:
+    """Return `p ∝ ref exp(tilt / beta)` and `beta mean_x log sum_y ref exp(tilt / beta)`."""
+    scaled = np.where(utilities.reference > 0, tilt / beta, -np.inf)
+    top = scaled.max(-1, keepdims=True)
+    mass = utilities.reference * np.exp(scaled - top)
+    total = mass.sum(-1, keepdims=True)
+    return mass / total, beta * float((top + np.log(total)).mean())
 
 
 def attainable(utilities: Utilities) -> tuple[Table, Table]:
@@ -134,88 +93,190 @@ def attainable(utilities: Utilities) -> tuple[Table, Table]:
     return low, high
 
 
-def _run(problem: cp.Problem, settings: dict) -> str:
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        # "Solution may be inaccurate", or outside the domain of the welfare: the certificate decides that.
-        warnings.simplefilter("ignore", UserWarning)
-        try:
-            problem.solve(solver=cp.CLARABEL, **settings)
-        except cp.SolverError:
-            return cp.SOLVER_ERROR
-    return problem.status
+class _Concave:
+    """A concave function of `u[draw, voter]`: value and supergradient, both from the rule's own expression."""
+
+    def __init__(self, objective: Objective, shape: tuple[int, ...]):
+        self.u = cp.Variable(shape)
+        self.expression = objective(self.u)
+
+    def __call__(self, u: Table) -> tuple[float, Table | None]:
+        """Return the value and a supergradient; None for both outside the domain."""
+        self.u.value = u
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore", RuntimeWarning)
+            value = float(np.asarray(self.expression.value).item())
+            gradient = self.expression.grad[self.u] if np.isfinite(value) else None
+        if gradient is None:
+            return -np.inf, None
+        dense = gradient.todense() if sp.issparse(gradient) else gradient  # one by one, cvxpy gives a number
+        return value, np.asarray(dense, np.float64).reshape(u.shape, order="F")
 
 
 @dataclass(frozen=True, eq=False)
-class _Link:
-    """Variables and constraints that every program shares: lotteries, and what they give to whom."""
+class Descent:
+    """Where cutting ended.
 
-    x: Int[np.ndarray, " entry"]
-    y: Int[np.ndarray, " entry"]
-    p: cp.Variable
-    u: cp.Variable
-    link: Any
-    constraints: list[Any]
+    Attributes:
+        lottery: rebuilt from the multipliers.
+        multipliers: weighted supergradients.
+        value: objective at `lottery`.
+        lower: best objective of any lottery met on the way.
+        upper: `D`.
+        cuts: how many were made.
+    """
 
-
-def _link(utilities: Utilities) -> _Link:
-    reference = utilities.reference
-    x, y = np.nonzero(reference > 0)
-    p, u = cp.Variable(len(x), nonneg=True), cp.Variable(utilities.shape[:2])
-    total = sp.csr_array((np.ones(len(x)), (x, np.arange(len(x)))), shape=(len(reference), len(x)))
-    constraints: list[Any] = [total @ p == 1]
-    # Lotteries sum to 1, so utilities may be centred within prompts: digits go where differences are.
-    if isinstance(utilities.value, Linear):
-        phi = utilities.value.phi
-        centred = (phi - np.einsum("xyf,xy->xf", phi, reference)[:, None])[x, y] / len(reference)
-        embedding = cp.Variable(centred.shape[1])  # E_p phi - E_ref phi: all that utilities see of the lottery
-        constraints.append(embedding == centred.T @ p)
-        gain = utilities.value.weights.reshape(u.size, -1) @ embedding
-    else:
-        value = utilities.value
-        centred = (value - np.einsum("svxy,xy->svx", value, reference)[..., None])[..., x, y] / len(reference)
-        gain = centred.reshape(u.size, -1) @ p
-    link = u <= utilities.expected(reference) + cp.reshape(gain, u.shape, order="C")
-    return _Link(x, y, p, u, link, [*constraints, link])
+    lottery: Lottery
+    multipliers: Table
+    value: float
+    lower: float
+    upper: float
+    cuts: int
 
 
-def _primal(
-    objective: Objective, utilities: Utilities, beta: float, settings: dict
-) -> tuple[str, Lottery | None, Table | None]:
-    """Return the solver's status, lottery and multipliers."""
-    v = _link(utilities)
-    divergence = cp.sum(cp.rel_entr(v.p, utilities.reference[v.x, v.y])) / len(utilities.reference)
-    unit = 1 + beta  # welfare and divergence are of size 1
-    problem = cp.Problem(cp.Maximize(objective(v.u) * (1 / unit) - (beta / unit) * divergence), v.constraints)
-    status = _run(problem, settings)
-    if status not in SOLVED or v.p.value is None or v.link.dual_value is None:
-        return status, None, None
-    lottery = np.zeros_like(utilities.reference)
-    lottery[v.x, v.y] = np.maximum(v.p.value, 0)
-    lottery /= lottery.sum(-1, keepdims=True)
-    return status, lottery, np.maximum(v.link.dual_value, 0) * unit
+def certify(end: Descent, beta: float, seconds: float) -> Certificate:
+    """Return what the bounds prove.
+
+    `D - F(p)` is at least `beta mean KL(p || lottery)` for every `p`, the optimum included, and `TV^2 <= KL / 2`
+    (Pinsker). So `mean TV <= sqrt((D - lower) / (2 beta))`.
+    """
+    bound = float(np.sqrt(np.maximum(end.upper - end.lower, 0) / (2 * beta)))
+    return Certificate(end.value, end.upper, end.upper - end.value, bound, end.cuts, seconds)
 
 
-def _conjugate(objective: Objective, utilities: Utilities, multipliers: Table) -> float:
-    """Return `max_u f(u) - <multipliers, u>` over the box that holds every attainable `u`."""
-    low, high = attainable(utilities)
-    u = cp.Variable(utilities.shape[:2])
-    problem = cp.Problem(cp.Maximize(objective(u) - cp.sum(cp.multiply(multipliers, u))), [u >= low, u <= high])
-    status = _run(problem, DEFAULT)
-    if status not in SOLVED or problem.value is None:
-        raise SolveError(f"the upper bound could not be computed, its solver ended with status {status!r}")
-    return float(np.asarray(problem.value))
+def _descend(
+    f: _Concave, utilities: Utilities, beta: float, start: Lottery, enough: Callable[[Lottery], bool] = lambda _: False
+) -> Descent:
+    """Add cuts until the bounds meet, the gap no longer shrinks, or a lottery is `enough`."""
+    intercepts, gradients, tilts = np.zeros(0), [], []
+    theta, lottery, inside = np.zeros(0), start, start
+    lower, upper, least, reached = -np.inf, np.inf, np.inf, -np.inf
+    made = since = 0
+    multipliers = np.zeros(utilities.shape[:2])
+
+    def look(point: Lottery) -> tuple[float, float, Table | None]:
+        value, gradient = f(utilities.expected(point))
+        return value - beta * float(rel_entr(point, utilities.reference).sum()) / len(point), value, gradient
+
+    while made < CUTS:
+        new: list[tuple[Lottery, float, Table]] = []
+        reached, value, gradient = look(lottery)
+        if gradient is not None and reached >= lower - (upper - lower):  # cuts from far below only add large numbers
+            new.append((lottery, value, gradient))
+        # A lottery that is worse than the best so far, or outside the domain, overshot: cut on the way to it as well.
+        best_here, where, back = reached, lottery, 1.0
+        while best_here <= lower and back > HALVINGS:
+            back /= 2
+            where = (1 - back) * inside + back * lottery
+            best_here, value, gradient = look(where)
+            if gradient is not None and (best_here > lower or not new):
+                new.append((where, value, gradient))
+        if best_here > lower:
+            lower, inside = best_here, where
+        gap = upper - lower
+        least, since = (gap, 0) if gap < 0.9 * least else (least, since + 1)
+        if not new or gap <= 2 * beta * TARGET**2 or since > PATIENCE or enough(inside):
+            break
+        keep = [i for i in range(len(theta)) if theta[i] > 0 or i >= len(theta) - SPARE]
+        started = [v - float((g * utilities.expected(p)).sum()) for p, v, g in new]
+        intercepts = np.append(intercepts[keep], started)
+        gradients = [gradients[i] for i in keep] + [g for *_, g in new]
+        tilts = [tilts[i] for i in keep] + [utilities.weighted(g) for *_, g in new]
+        theta = np.append(0.9 * theta[keep], np.full(len(new), 0.1 / len(new)))
+        theta = _least_bound(utilities, beta, intercepts, np.stack(tilts), theta)
+        multipliers = np.einsum("k,ksv->sv", theta, np.stack(gradients))
+        lottery, rest = best_response(utilities, np.einsum("k,kxy->xy", theta, np.stack(tilts)), beta)
+        upper = float(intercepts @ theta) + rest
+        made += len(new)
+    return Descent(lottery, multipliers, reached, lower, upper, made)
 
 
-def _advice(utilities: Utilities, beta: float, positive: bool) -> str:
-    """Return what usually makes a solve fail, with names where they can be found."""
-    if positive:
-        least, holding = _best_worst_off(utilities)
-        if least < 1e-7:  # utilities are of size 1 here, and a linear program knows 0 only to its tolerance
-            return (
-                "The rule needs a positive utility for every voter in every draw, and no lottery gives that: these "
-                f"stand in each other's way: {', '.join(holding)}. The scale is {utilities.scale!r}; StdScale and "
-                "RangeScale measure from the worst candidate, which avoids this, and fewer draws make it rarer."
-            )
+def _least_bound(
+    utilities: Utilities, beta: float, intercepts: np.ndarray, tilts: np.ndarray, theta: np.ndarray
+) -> Float[np.ndarray, " cut"]:
+    """Return the minimiser of `D` over the simplex, from `theta`, by Newton steps that are quadratic programs.
+
+    In units of beta: `D = c · theta + mean_x log sum_y ref exp(T theta)`, whose Hessian is the mean over prompts of the
+    covariance of the tilts under the lottery. `gradient · theta - min gradient` bounds the error of `D` (Frank and
+    Wolfe 1956).
+    """
+    theta = theta / theta.sum()
+
+    def bound(weights: np.ndarray) -> tuple[float, Lottery]:
+        lottery, rest = best_response(utilities, np.einsum("k,kxy->xy", weights, tilts), beta)
+        return (intercepts @ weights + rest) / beta, lottery
+
+    value, lottery = bound(theta)
+    for _ in range(NEWTON):
+        mean = np.einsum("xy,kxy->kx", lottery, tilts)
+        gradient = (intercepts + mean.mean(-1)) / beta
+        if gradient @ theta - gradient.min() <= 0.1 * 2 * TARGET**2:
+            break
+        spread = (tilts - mean[..., None]) * np.sqrt(lottery / len(lottery)) / beta
+        spread = spread.reshape(len(theta), -1)
+        hessian = spread @ spread.T
+        step = _on_simplex(hessian, gradient - hessian @ theta) - theta
+        length, slope = 1.0, gradient @ step
+        while length > 1e-10:
+            tried, tried_lottery = bound(theta + length * step)
+            if tried <= value + 1e-4 * length * slope:
+                break
+            length /= 2
+        else:
+            break  # rounding: no step is an improvement any more
+        theta, value, lottery = theta + length * step, tried, tried_lottery
+    return theta
+
+
+def _on_simplex(
+    quadratic: Float[np.ndarray, "cut cut"], linear: Float[np.ndarray, " cut"]
+) -> Float[np.ndarray, " cut"]:
+    """Return `argmin theta^T quadratic theta / 2 + linear · theta` over the simplex."""
+    n = len(linear)
+    scale = max(np.abs(quadratic).max(), np.ptp(linear), 1e-300)
+    settings = clarabel.DefaultSettings()
+    settings.verbose = False
+    settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = 1e-12
+    program = clarabel.DefaultSolver(
+        sp.csc_matrix(np.triu(quadratic / scale)),
+        (linear - linear.min()) / scale,
+        sp.vstack([np.ones((1, n)), -sp.eye(n)], format="csc"),
+        np.append(1.0, np.zeros(n)),
+        [clarabel.ZeroConeT(1), clarabel.NonnegativeConeT(n)],
+        settings,
+    )
+    theta = np.maximum(np.asarray(program.solve().x), 0)
+    theta[theta < 1e-11] = 0
+    return theta / theta.sum()
+
+
+def _positive(utilities: Utilities, beta: float, name: str) -> Lottery:
+    """Return a lottery that gives every voter a positive utility in every draw.
+
+    Raises:
+        SolveError: there is none, or none was found; names who stand in each other's way.
+    """
+    worst_off = _Concave(lambda u: cp.min(u), utilities.shape[:2])
+    found: list[Lottery] = []
+
+    def enough(lottery: Lottery) -> bool:
+        if (utilities.expected(lottery) > 0).all():
+            found.append(lottery)
+        return bool(found)
+
+    end = _descend(worst_off, utilities, beta / 100, utilities.reference, enough)
+    if found:
+        return found[0]
+    holding = end.multipliers.sum(0)
+    names = [str(np.asarray(utilities.voters)[i]) for i in np.argsort(-holding)[:5] if holding[i] > 0.01]
+    raise SolveError(
+        f"{name} needs a positive utility for every voter in every draw, and no lottery was found that gives that: "
+        f"these stand in each other's way: {', '.join(names)}. The scale is {utilities.scale!r}; StdScale and "
+        "RangeScale measure from the worst candidate, which avoids this, and fewer draws make it rarer."
+    )
+
+
+def _advice(utilities: Utilities, beta: float) -> str:
     low, high = attainable(utilities)
     ratio = (high - low).mean() / beta
     if ratio > 3000:
@@ -224,14 +285,3 @@ def _advice(utilities: Utilities, beta: float, positive: bool) -> str:
         "Usually utilities of voters differ by many orders of magnitude (use StdScale or RangeScale), or beta is very "
         f"small or large for them: they differ by {ratio:.2g} beta on average, 1 to 100 is common."
     )
-
-
-def _best_worst_off(utilities: Utilities) -> tuple[float, list[str]]:
-    """Return the largest utility that everyone can have at once in every draw, and who stands in the way of more."""
-    v = _link(utilities)
-    problem = cp.Problem(cp.Maximize(cp.min(v.u)), v.constraints)
-    if _run(problem, DEFAULT) not in SOLVED:
-        return np.inf, []
-    holding = v.link.dual_value.sum(0)
-    names = [str(np.asarray(utilities.voters)[i]) for i in np.argsort(-holding)[:5] if holding[i] > 0.01]
-    return float(np.asarray(problem.value)), names

@@ -171,8 +171,8 @@ def _individual_rows(table: Row) -> list[list[str]]:
 
 
 def _certificate_rows(rows: list[Row]) -> list[list[str]]:
-    measures = ("beta", "value", "gap", "tv", "tv_bound", "tv_reference", "kl_reference")
-    return [[r["rule"], *(number(r[k]) for k in measures), r["solver"], number(r["seconds"])] for r in rows]
+    measures = ("beta", "value", "gap", "tv_bound", "tv_reference", "kl_reference")
+    return [[r["rule"], *(number(r[k]) for k in measures), number(r["cuts"]), number(r["seconds"])] for r in rows]
 
 
 def _by_versions(manifests: dict[str, Row]) -> list[tuple[list[tuple[str, str]], list[str]]]:

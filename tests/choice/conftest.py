@@ -1,3 +1,6 @@
+from types import SimpleNamespace
+
+import cvxpy as cp
 import numpy as np
 import pytest
 
@@ -24,3 +27,42 @@ def problem(seed: int = 0, shape=(6, 4, 3, 4), features: int = 3, scale=None) ->
 @pytest.fixture
 def make():
     return problem
+
+
+TIGHT = {"tol_gap_abs": 1e-10, "tol_gap_rel": 1e-10, "tol_feas": 1e-10, "max_iter": 500}
+
+
+def cone_primal(f, utilities, beta):
+    """Return lottery, multipliers and value."""
+    reference, value = utilities.reference, utilities.dense()
+    x, y = np.nonzero(reference > 0)
+    p, u = cp.Variable(len(x), nonneg=True), cp.Variable(utilities.shape[:2])
+    rows = np.zeros((len(reference), len(x)))
+    rows[x, np.arange(len(x))] = 1
+    gain = value[..., x, y].reshape(u.size, -1) @ p / len(reference)
+    link = u <= cp.reshape(gain, u.shape, order="C")
+    divergence = cp.sum(cp.rel_entr(p, reference[x, y])) / len(reference)
+    problem = cp.Problem(cp.Maximize(f(u) - beta * divergence), [rows @ p == 1, link])
+    problem.solve(solver=cp.CLARABEL, **TIGHT)
+    assert problem.status == cp.OPTIMAL
+    lottery = np.zeros_like(reference)
+    lottery[x, y] = p.value
+    return lottery, link.dual_value, problem.value
+
+
+def cone_conjugate(f, low, high, multipliers):
+    """Return `max_u f(u) - <multipliers, u>` over the box of attainable utilities."""
+    u = cp.Variable(low.shape)
+    problem = cp.Problem(cp.Maximize(f(u) - cp.sum(cp.multiply(multipliers, u))), [u >= low, u <= high])
+    problem.solve(solver=cp.CLARABEL, **TIGHT)
+    assert problem.status == cp.OPTIMAL
+    return problem.value
+
+
+@pytest.fixture(scope="session")
+def cone():
+    """The oracle: the same program stated in full for a conic solver, whose duals are the multipliers.
+
+    max_{p, u}  f(u) - beta mean_x KL(p_x || ref_x)    s.t.  u[draw, voter] <= mean_x sum_y p U    (multipliers lambda)
+    """
+    return SimpleNamespace(primal=cone_primal, conjugate=cone_conjugate)

@@ -9,7 +9,7 @@ from pluralign.types import Certificate, Choice, Utilities
 def chosen(name, lottery) -> Choice:
     lottery = np.asarray(lottery, float)
     utilities = Utilities(np.zeros((1, 1, *lottery.shape)), [1.0], np.full(lottery.shape, 1 / lottery.shape[1]))
-    certificate = Certificate(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, "none", 0.0)
+    certificate = Certificate(0.0, 0.0, 0.0, 0.0, 0, 0.0)
     return Choice(name, lottery, None, None, 0.1, "mean", certificate, utilities)
 
 

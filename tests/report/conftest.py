@@ -53,7 +53,7 @@ def choose(name, utilities, group_weight, beta):
         reward=LinearReward(np.einsum("sv,svf->f", weights, utilities.value.weights)),
         beta=beta,
         risk="mean over draws",
-        certificate=Certificate(value, value + 3e-9, 3e-9, 2.1e-6, 8.7e-5, 1e-3, "CLARABEL, optimal", 0.137),
+        certificate=Certificate(value, value + 3e-9, 3e-9, 8.7e-5, 31, 0.137),
         utilities=utilities,
     )
 
