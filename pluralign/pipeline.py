@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Float
 from rich.console import Console
+from rich.table import Table
 
 from pluralign import __version__, artifacts, choice, config, feedback, policy, report, reward
 from pluralign.config import Experiment
@@ -120,17 +121,33 @@ def run(experiment: Experiment, out: str | Path, console: Console | None = None)
     return report.write(folder, groups=e.groups)
 
 
-def compare(run_folder: str | Path) -> tuple[dict[str, Choice], tuple[str, ...]]:
-    """Apply every rule of the experiment anew to the posterior of a finished run; return choices and voter groups."""
+def compare(run_folder: str | Path) -> Table:
+    """Return what every rule of a finished run gives to each group, decided anew on the run's posterior.
+
+    Raises:
+        InputError: the folder holds no finished posterior.
+    """
     folder = Path(run_folder)
     e = config.load(folder / "experiment.yaml")
     votes = artifacts.load(folder / "feedback", Feedback)
     posterior, phi = RewardPosterior.load(folder / "posterior"), artifacts.load(folder / "features", Features)
     seen, _ = _split_prompts(votes, e.sampling.prompts, e.seed)
     utilities = choice.utilities(posterior, phi, scale=e.scale, draws=e.draws, prompts=seen)
-    return {rule.name: rule.choose(utilities, risk=e.risk, beta=e.beta) for rule in e.rules}, voter_groups(
-        e, posterior, votes
+    groups = np.array(voter_groups(e, posterior, votes))
+    before = utilities.expected(utilities.reference)
+    table = Table(
+        "rule", *dict.fromkeys(groups), "everyone", title="Gain over the reference, with 90 % interval", box=None
     )
+    for rule in e.rules:
+        gain = utilities.expected(rule.choose(utilities, risk=e.risk, beta=e.beta).lottery) - before
+        cells = []
+        for counts in (*(groups == g for g in dict.fromkeys(groups)), np.ones(len(groups), bool)):
+            values = gain[:, counts] @ utilities.mass[counts] / utilities.mass[counts].sum()
+            x = interval(values.mean(), values)
+            cells.append(f"{x.mean:+.2f} [{x.low:+.2f}, {x.high:+.2f}]")
+        table.add_row(rule.name, *cells)
+    table.caption = "\n".join([f"unit: {utilities.scale}", *(f"† {caveat}" for caveat in utilities.caveats)])
+    return table
 
 
 def voter_groups(e: Experiment, posterior: RewardPosterior, votes: Feedback) -> tuple[str, ...]:

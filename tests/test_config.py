@@ -9,7 +9,7 @@ from pluralign.reward import NUTS, SVI
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 TABLE = """
-feedback: {kind: table, path: votes.csv, prompt: p, first: a, second: b, outcome: o, annotator: w}
+feedback: {kind: table, path: "votes.csv", prompt: p, first: a, second: b, outcome: o, annotator: w}
 features: {kind: lexicon, categories: {warm: [dear]}}
 """
 
@@ -46,7 +46,7 @@ def test_defaults_and_overrides():
         ({"inference.drawz": "3"}, r"inference\.drawz is not a key; inference takes .*Did you mean 'draws'"),
         ({"featurez": "3"}, r"featurez is not a key; config takes .*Did you mean 'features'"),
         ({"inference.kind": "nutz"}, r"inference\.kind is 'nutz'; it is one of nuts, svi.*Did you mean 'nuts'"),
-        ({"inference": "{draws: 3}"}, r"inference needs a `kind`: one of nuts, svi"),
+        ({"features": "{length: true}"}, r"features needs a `kind`: one of encoder, lexicon"),
         ({"inference": "{kind: nuts, draws: many}"}, r"inference\.draws: .*integer"),
         ({"risk": "{kind: cvar, tail: 1.5}"}, r"risk.*tail"),
         ({"rules": "[{kind: nash}, {kind: nash}]"}, "each once"),

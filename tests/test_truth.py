@@ -3,11 +3,15 @@
 import numpy as np
 import pytest
 
-from pluralign import choice, feedback, features, reward
+from pluralign import choice, features, feedback, reward
 from pluralign.types import FitReport, RewardPosterior
 
 SEEDS = 24
-STYLES = {"warmth": ("dear", "lovely", "glad"), "detail": ("exactly", "measured", "because"), "caution": ("careful", "risk")}
+STYLES = {
+    "warmth": ("dear", "lovely", "glad"),
+    "detail": ("exactly", "measured", "because"),
+    "caution": ("careful", "risk"),
+}
 GROUPS = (
     feedback.Group("newcomers", 12, {"warmth": 1.0, "detail": -0.5, "caution": 0.0}),
     feedback.Group("experts", 8, {"warmth": -0.5, "detail": 1.0, "caution": 0.3}),
@@ -23,10 +27,18 @@ def quantiles_of_truth(seed: int) -> list[float]:
     inference = reward.NUTS(draws=150, warmup=200, chains=2)
     posterior = reward.Hierarchical(group="group").fit(votes, phi, inference=inference, seed=seed)
     utilities = choice.utilities(posterior, phi, scale=choice.StdScale(), draws=300)
-    lottery = choice.Nash().choose(choice.utilities(posterior, phi, scale=choice.StdScale(), draws=30), beta=0.1).lottery
+    lottery = (
+        choice.Nash().choose(choice.utilities(posterior, phi, scale=choice.StdScale(), draws=30), beta=0.1).lottery
+    )
     known = FitReport("known", 1, 1, 0, {}, {}, {}, 0.0)
     true = RewardPosterior(
-        votes.truth.weights[None, :, None].astype(np.float32), posterior.mass, posterior.voters, None, {}, phi.names, known
+        votes.truth.weights[None, :, None].astype(np.float32),
+        posterior.mass,
+        posterior.voters,
+        None,
+        {},
+        phi.names,
+        known,
     )
     u = utilities.expected(lottery)
     true_u = choice.utilities(true, phi, scale=choice.StdScale()).expected(lottery)[0]

@@ -97,7 +97,7 @@ class StdScale(AbstractScale):
     @property
     def words(self) -> str:
         """The scale in words."""
-        return "standard deviations (within prompts, under the reference) above each prompt's worst candidate"
+        return "standard deviations above each prompt's worst candidate"
 
 
 @dataclass(frozen=True)
