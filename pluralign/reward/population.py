@@ -6,16 +6,16 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
-import jax.numpy as jnp
 import numpy as np
 import numpyro
 from jaxtyping import Float, Int
 from numpyro import distributions as dist
 
 from pluralign.errors import ConvergenceWarning, InputError
-from pluralign.reward.inference import NUTS, AbstractInference, Draws, centred
+from pluralign.reward.inference import NUTS, AbstractInference, Draws
 from pluralign.reward.judgements import Judgements, Layout
 from pluralign.reward.response import Davidson
+from pluralign.reward.scatter import scattered
 from pluralign.types import Features, Feedback, RewardPosterior
 
 
@@ -98,18 +98,18 @@ class AbstractPopulation(ABC):
 class Pooled(AbstractPopulation):
     """Everyone wants the same: one weight vector, one voter.
 
-        spread ~ HalfNormal(scale)
+        spread ~ LogNormal(log scale, 0.8)
         w[feature] ~ Normal(0, spread)
 
     With `Davidson(lapse=False, tie_spread=False, position=False)` it is the pooled Bradley-Terry model that most
     pipelines fit, with a prior in place of a penalty.
 
     Args:
-        scale: prior scale of utility differences of a typical pair, in logits.
+        scale: prior median of the spread of a typical pair's utility differences, in logits.
         response: how utilities become outcomes.
     """
 
-    scale: float = 2.0
+    scale: float = 1.0
     response: Davidson = field(default_factory=Davidson)
     kind: Literal["pooled"] = "pooled"
 
@@ -118,7 +118,7 @@ class Pooled(AbstractPopulation):
 
     def model(self, layout: Layout) -> None:
         """Write the numpyro model."""
-        spread = numpyro.sample("spread", dist.HalfNormal(self.scale))
+        spread = numpyro.sample("spread", dist.LogNormal(np.log(self.scale), 0.8))
         with numpyro.plate("feature", layout.features):
             weights = numpyro.sample("weights", dist.Normal(0, spread))
         self.response.observe(layout, layout.x @ weights)
@@ -136,27 +136,30 @@ class Pooled(AbstractPopulation):
 class Hierarchical(AbstractPopulation):
     """Every annotator has weights of their own, drawn from a population: each annotator is a voter.
 
-        centre_scale ~ HalfNormal(scale)
+        centre_scale ~ LogNormal(log scale, 0.8)
         centre[feature] ~ Normal(0, centre_scale)
-        spread[feature] ~ HalfNormal(scale / 2)
+        spread[feature] ~ LogNormal(log(scale / 2), 0.8)
         weights[annotator, feature] ~ Normal(centre, spread)
 
     With `group`, annotators scatter about their group, and groups about the centre:
 
-        group_spread[feature] ~ HalfNormal(scale)
+        group_spread[feature] ~ LogNormal(log scale, 0.8)
         group_centre[group, feature] ~ Normal(centre, group_spread)
         weights[annotator, feature] ~ Normal(group_centre[group of annotator], spread)
 
     An annotator without judgements is a voter too: what is known of it is the population.
 
+    Spreads have log-normal priors, nine tenths between a quarter and four times their median: people are never exactly
+    alike, and without a mode at zero the sampler does not diverge (half-normal priors did, at 30 judgements each).
+
     Args:
         group: annotator attribute whose values have centres of their own; none: one centre for all.
-        scale: prior scale of utility differences of a typical pair, in logits.
+        scale: prior median of the spread of a typical pair's utility differences, in logits.
         response: how utilities become outcomes.
     """
 
     group: str | None = None
-    scale: float = 2.0
+    scale: float = 1.0
     response: Davidson = field(default_factory=Davidson)
     kind: Literal["hierarchical"] = "hierarchical"
 
@@ -165,20 +168,22 @@ class Hierarchical(AbstractPopulation):
 
     def model(self, layout: Layout) -> None:
         """Write the numpyro model."""
-        centre_scale = numpyro.sample("centre_scale", dist.HalfNormal(self.scale))
-        with numpyro.plate("feature", layout.features):
+        annotator, group = (
+            numpyro.plate("annotator", layout.annotators, dim=-2),
+            numpyro.plate("group", layout.groups, dim=-2),
+        )
+        feature = numpyro.plate("feature", layout.features, dim=-1)
+        centre_scale = numpyro.sample("centre_scale", dist.LogNormal(np.log(self.scale), 0.8))
+        with feature:
             centre = numpyro.sample("centre", dist.Normal(0, centre_scale))
-            spread = numpyro.sample("spread", dist.HalfNormal(self.scale / 2))
-        if self.group is None:
-            location = jnp.broadcast_to(centre, layout.information.shape)
-        else:
-            with numpyro.plate("feature", layout.features):
-                group_spread = numpyro.sample("group_spread", dist.HalfNormal(self.scale))
-            with centred(group_centre=1.0), numpyro.plate("group", layout.groups):
-                group_centre = numpyro.sample("group_centre", dist.Normal(centre, group_spread).to_event(1))
-            location = group_centre[layout.group]
-        with centred(weights=layout.information / 10), numpyro.plate("annotator", layout.annotators):
-            weights = numpyro.sample("weights", dist.Normal(location, spread).to_event(1))
+            spread = numpyro.sample("spread", dist.LogNormal(np.log(self.scale / 2), 0.8))
+        if self.group is not None:
+            with feature:
+                group_spread = numpyro.sample("group_spread", dist.LogNormal(np.log(self.scale), 0.8))
+            with group, feature:
+                centre = scattered("group_centre", centre, group_spread, 1.0)[layout.group]
+        with annotator, feature:
+            weights = scattered("weights", centre, spread, 0.05 * layout.information)
         self.response.observe(layout, layout.advantage(weights))
 
     def groups(self, votes: Feedback) -> Int[np.ndarray, " annotator"]:

@@ -2,11 +2,12 @@
 
 import jax
 import numpy as np
+import scipy.special
 from jaxtyping import Float
 
 from pluralign.errors import InputError
-from pluralign.reward.judgements import TIE, Judgements, outcomes
-from pluralign.reward.response import log_probabilities
+from pluralign.reward.judgements import FIRST, SECOND, TIE, Judgements, outcomes
+from pluralign.reward.response import log_probability
 from pluralign.types import Features, Feedback, RewardPosterior, Score
 
 BLOCK = 1024  # choices at a time
@@ -43,12 +44,13 @@ def predict(posterior: RewardPosterior, feedback: Feedback, phi: Features) -> Fl
 
 def _predict(posterior: RewardPosterior, x: np.ndarray, annotator: np.ndarray) -> np.ndarray:
     rater = {name: value[:, annotator].astype(np.float64) for name, value in posterior.rater.items()}
+    tie, lapse_logit = rater.get("tie"), scipy.special.logit(rater["lapse"]) if "lapse" in rater else None
     weights = posterior.weights[:, :, 0].astype(np.float64)
     out = np.zeros((len(x), 3))
     for share, eta in _advantages(posterior, weights, x, annotator):
         eta = eta + rater.get("position", 0.0)
-        p = np.exp(log_probabilities(eta, rater.get("tie"), rater.get("lapse"))).mean(0)
-        out[:, : p.shape[-1]] += share[:, None] * p
+        for outcome in (FIRST, SECOND, TIE):
+            out[:, outcome] += share * np.exp(log_probability(outcome, eta, tie, lapse_logit)).mean(0)
     return out
 
 

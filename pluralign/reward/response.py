@@ -10,29 +10,46 @@ import numpyro
 from jaxtyping import Float
 from numpyro import distributions as dist
 
-from pluralign.reward.inference import Draws, centred
-from pluralign.reward.judgements import Layout
+from pluralign.reward.inference import Draws
+from pluralign.reward.judgements import FIRST, TIE, Layout
+from pluralign.reward.scatter import scattered
 
 
-def log_probabilities(eta: Any, tie: Any = None, lapse: Any = None) -> Any:
-    """Return the log probability of (first, second, tie) along a new last axis; of (first, second) without `tie`.
-
-    Davidson's (1970) model, mixed with a uniform answer:
+def log_probability(outcome: Any, eta: Any, tie: Any = None, lapse_logit: Any = None) -> Any:
+    """Return the log probability of an outcome: Davidson's (1970) model, mixed with a uniform answer.
 
         Davidson = (exp(eta / 2), exp(-eta / 2), exp(tie)) / sum
         P = (1 - lapse) Davidson + lapse / (number of outcomes)
 
     Args:
+        outcome: 0 = the first wins, 1 = the second, 2 = tie.
         eta: logit advantage of the first over the second.
-        tie: log tie propensity: at `eta = 0` a tie is `exp(tie)` times as probable as either win.
-        lapse: probability that the answer is random, in [0, 1).
+        tie: log tie propensity: at `eta = 0` a tie is `exp(tie)` times as probable as either win; none: no ties.
+        lapse_logit: log odds of a random answer; none: never.
     """
-    logits = [eta / 2, -eta / 2] if tie is None else [eta / 2, -eta / 2, tie + jnp.zeros_like(eta)]
-    davidson = jax.nn.log_softmax(jnp.stack(logits, -1), -1)
-    if lapse is None:
+    outcomes = 2 if tie is None else 3
+    win = jnp.where(outcome == FIRST, eta, -eta) / 2
+    weight = jnp.where(outcome == TIE, -jnp.inf if tie is None else tie, win)
+    total = jnp.logaddexp(eta / 2, -eta / 2)
+    davidson = weight - (total if tie is None else jnp.logaddexp(total, tie))
+    if lapse_logit is None:
         return davidson
-    lapse = jnp.asarray(lapse)[..., None]
-    return jnp.logaddexp(jnp.log1p(-lapse) + davidson, jnp.log(lapse / len(logits)))
+    # log(1 - lapse) = log(lapse) - lapse_logit: exact in both tails, and one softplus in place of two.
+    return jax.nn.log_sigmoid(lapse_logit) + jnp.logaddexp(davidson - lapse_logit, -np.log(outcomes))
+
+
+class Outcome(dist.Distribution):
+    """The distribution of one outcome per choice, as `log_probability`."""
+
+    support = dist.constraints.nonnegative_integer
+
+    def __init__(self, eta: Any, tie: Any, lapse_logit: Any):
+        self.eta, self.tie, self.lapse_logit = eta, tie, lapse_logit
+        super().__init__(batch_shape=jnp.shape(eta))
+
+    def log_prob(self, value: Any) -> Any:
+        """Return the log probability of outcomes, per choice."""
+        return log_probability(value, self.eta, self.tie, self.lapse_logit)
 
 
 @dataclass(frozen=True)
@@ -62,24 +79,25 @@ class Davidson:
 
     def observe(self, layout: Layout, eta: Any) -> None:
         """Write the part of a numpyro model from the advantage of the first, per choice, to the outcomes."""
-        tie = lapse = None
+        tie = lapse_logit = None
         annotators = numpyro.plate("annotator", layout.annotators)
         if self.position:
             eta = eta + numpyro.sample("position", dist.Normal(0, 0.5))
         if layout.ties:
-            tie = tie_centre = numpyro.sample("tie_centre", dist.Normal(0, 1.5))
+            tie = numpyro.sample("tie_centre", dist.Normal(0, 1.5))
         if layout.ties and self.tie_spread:
-            tie_scale = numpyro.sample("tie_scale", dist.HalfNormal(1))
-            with centred(tie=layout.judged / 100), annotators:
-                tie = layout.per_choice(numpyro.sample("tie", dist.Normal(tie_centre, tie_scale)))
+            scale = numpyro.sample("tie_scale", dist.LogNormal(np.log(0.5), 0.8))
+            with annotators:
+                tie = layout.per_choice(scattered("tie", tie, scale, 0.15 * layout.judged))
         if self.lapse:
-            lapse_centre = numpyro.sample("lapse_centre", dist.Normal(-3, 1))
-            lapse_scale = numpyro.sample("lapse_scale", dist.HalfNormal(2))
-            with centred(lapse_logit=layout.judged / 100), annotators:
-                lapse_logit = numpyro.sample("lapse_logit", dist.Normal(lapse_centre, lapse_scale))
-            lapse = layout.per_choice(numpyro.deterministic("lapse", jax.nn.sigmoid(lapse_logit)))
+            centre = numpyro.sample("lapse_centre", dist.Normal(-3, 1))
+            scale = numpyro.sample("lapse_scale", dist.LogNormal(np.log(2), 0.5))
+            with annotators:
+                lapse_logit = scattered("lapse_logit", centre, scale, 0.002 * layout.judged)
+            numpyro.deterministic("lapse", jax.nn.sigmoid(lapse_logit))
+            lapse_logit = layout.per_choice(lapse_logit)
         with numpyro.plate("choice", len(layout.outcome)), numpyro.handlers.mask(mask=layout.counts):
-            numpyro.sample("outcome", dist.Categorical(logits=log_probabilities(eta, tie, lapse)), obs=layout.outcome)
+            numpyro.sample("outcome", Outcome(eta, tie, lapse_logit), obs=layout.outcome)
 
     def rater(self, sites: Draws, annotators: int) -> dict[str, Float[np.ndarray, "draw annotator"]]:
         """Return `RewardPosterior.rater` from draws of the model's sites."""
