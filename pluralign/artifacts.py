@@ -140,7 +140,7 @@ def load(path: str | Path, kind: type[T]) -> T:
 def key_of(path: str | Path) -> str | None:
     """Return the key of the inputs that the artifact at `path` was made from; None if there is none."""
     manifest = _manifest(Path(path))
-    return manifest and manifest.get("key")
+    return manifest.get("key") if manifest is not None else None
 
 
 def hash_of(path: str | Path) -> str:
@@ -197,4 +197,9 @@ def _decode(value: Any, arrays: dict[str, np.ndarray], path: Path) -> Any:
         # Read through pyarrow: `Dataset.from_parquet` would copy the table into a cache in the home directory.
         return Dataset(pyarrow.parquet.read_table(path / f"{value['$table']}.parquet"))
     decoded = {k: _decode(v, arrays, path) for k, v in value.items() if k != "$type"}
-    return getattr(types, value["$type"])(**decoded) if "$type" in value else decoded
+    if "$type" not in value:
+        return decoded
+    kind = getattr(types, value["$type"])
+    if set(decoded) != {f.name for f in dataclasses.fields(kind)}:
+        raise InputError(f"{path} was written by another version of pluralign; delete it and run again.")
+    return kind(**decoded)

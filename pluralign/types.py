@@ -364,16 +364,16 @@ class Utilities:
         shape = self.shape
         _check(self.mass.shape == shape[1:2], f"mass is {self.mass.shape}, value has {shape[1]} voters.")
         _check(self.reference.shape == shape[2:], f"reference is {self.reference.shape}, value needs {shape[2:]}.")
-        if self.item is None:
-            n = int(np.prod(self.reference.shape))
-            object.__setattr__(self, "item", np.arange(n).reshape(self.reference.shape))
-        _freeze(self, item=(self.item, np.int32))
-        _check(self.item.shape == self.reference.shape, "item and reference must have the same shape.")
+        count = int(np.prod(self.reference.shape))
+        item = np.arange(count).reshape(self.reference.shape) if self.item is None else np.asarray(self.item)
+        _freeze(self, item=(item, np.int32))
+        _check(item.shape == self.reference.shape, "item and reference must have the same shape.")
         if self.voters is None:
             object.__setattr__(self, "voters", tuple(f"voter {v}" for v in range(shape[1])))
         if self.prompts is None:
             object.__setattr__(self, "prompts", tuple(range(shape[2])))
-        _check(len(self.voters) == shape[1], f"{len(self.voters)} voter names, {shape[1]} voters.")
+        names = len(self.voters or ())
+        _check(names == shape[1], f"{names} voter names, {shape[1]} voters.")
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

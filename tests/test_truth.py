@@ -1,12 +1,13 @@
 """Do intervals cover what simulated annotators truly want as often as they say?"""
 
+import jax
 import numpy as np
 import pytest
 
 from pluralign import choice, features, feedback, reward
 from pluralign.types import FitReport, RewardPosterior
 
-SEEDS = 24
+SEEDS = 20
 STYLES = {
     "warmth": ("dear", "lovely", "glad"),
     "detail": ("exactly", "measured", "because"),
@@ -17,6 +18,14 @@ GROUPS = (
     feedback.Group("experts", 8, {"warmth": -0.5, "detail": 1.0, "caution": 0.3}),
     feedback.Group("guardians", 4, {"warmth": 0.2, "detail": -0.2, "caution": 1.0}),
 )
+
+
+@pytest.fixture
+def _compiled_once(tmp_path):
+    """Compile the model once for all seeds."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "xla"))
+    yield
+    jax.config.update("jax_compilation_cache_dir", None)
 
 
 def quantiles_of_truth(seed: int) -> list[float]:
@@ -49,18 +58,18 @@ def quantiles_of_truth(seed: int) -> list[float]:
 def calibrated(quantiles: np.ndarray) -> bool:
     """Check the share of truths inside the central 90 % and 50 % intervals.
 
-    With 72 intervals whose coverage is as stated, 3.3 standard errors are .117 and .194; groups of one community share
+    With 60 intervals whose coverage is as stated, 3.3 standard errors are .128 and .213; groups of one community share
     rater and population parameters, so their errors are somewhat correlated and a tighter bound would fail by chance.
     """
     inside_90 = np.mean((quantiles > 0.05) & (quantiles < 0.95))
     inside_50 = np.mean((quantiles > 0.25) & (quantiles < 0.75))
-    return bool(abs(inside_90 - 0.9) < 0.117 and abs(inside_50 - 0.5) < 0.194)
+    return bool(abs(inside_90 - 0.9) < 0.128 and abs(inside_50 - 0.5) < 0.213)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.filterwarnings("ignore::pluralign.errors.ConvergenceWarning")  # 150 draws: R-hat is judged elsewhere
-def test_intervals_of_group_welfare_cover_the_truth():
+def test_intervals_of_group_welfare_cover_the_truth(_compiled_once):
     quantiles = np.array([quantiles_of_truth(seed) for seed in range(SEEDS)]).ravel()
     print("inside 90 %:", np.mean((quantiles > 0.05) & (quantiles < 0.95)))
     print("inside 50 %:", np.mean((quantiles > 0.25) & (quantiles < 0.75)))
@@ -68,7 +77,7 @@ def test_intervals_of_group_welfare_cover_the_truth():
 
 
 def test_the_check_of_coverage_can_fail():
-    uniform = (np.arange(72) + 0.5) / 72
+    uniform = (np.arange(60) + 0.5) / 60
     assert calibrated(uniform)
     overconfident = np.where(uniform < 0.5, uniform / 3, 1 - (1 - uniform) / 3)  # intervals a good deal too narrow
     timid = 0.5 + (uniform - 0.5) / 2  # twice too wide

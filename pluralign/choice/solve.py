@@ -19,6 +19,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import clarabel
 import cvxpy as cp
@@ -30,6 +31,8 @@ from scipy.special import rel_entr
 from pluralign.choice.scale import best, chunks, worst
 from pluralign.errors import SolveError
 from pluralign.types import Certificate, Utilities
+
+qp: Any = clarabel  # compiled, without type stubs
 
 Objective = Callable[[cp.Expression], cp.Expression]
 Table = Float[np.ndarray, "draw voter"]
@@ -204,7 +207,7 @@ def _least_bound(
 
     def bound(weights: np.ndarray) -> tuple[float, Lottery]:
         lottery, rest = best_response(utilities, np.einsum("k,kxy->xy", weights, tilts), beta)
-        return (intercepts @ weights + rest) / beta, lottery
+        return float(intercepts @ weights + rest) / beta, lottery
 
     value, lottery = bound(theta)
     for _ in range(NEWTON):
@@ -234,15 +237,15 @@ def _on_simplex(
     """Return `argmin theta^T quadratic theta / 2 + linear · theta` over the simplex."""
     n = len(linear)
     scale = max(np.abs(quadratic).max(), np.ptp(linear), 1e-300)
-    settings = clarabel.DefaultSettings()
+    settings = qp.DefaultSettings()
     settings.verbose = False
     settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = 1e-12
-    program = clarabel.DefaultSolver(
+    program = qp.DefaultSolver(
         sp.csc_matrix(np.triu(quadratic / scale)),
         (linear - linear.min()) / scale,
         sp.vstack([np.ones((1, n)), -sp.eye(n)], format="csc"),
         np.append(1.0, np.zeros(n)),
-        [clarabel.ZeroConeT(1), clarabel.NonnegativeConeT(n)],
+        [qp.ZeroConeT(1), qp.NonnegativeConeT(n)],
         settings,
     )
     theta = np.maximum(np.asarray(program.solve().x), 0)
