@@ -1,4 +1,6 @@
+import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ feedback:
   judgements: 20
 features: {kind: lexicon, categories: *styles}
 reward: {kind: hierarchical, group: group}
-inference: {kind: nuts, draws: 60, warmup: 100, chains: 2}
+inference: {kind: svi, steps: 200, draws: 60}
 draws: 20
 policy: {kind: dpo, model: {kind: scratch, steps: 20, layers: 1, width: 32}, steps: 8, batch: 4, checkpoint_every: 2}
 train: [nash]
@@ -37,13 +39,13 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "small"
-    console = Console(record=True, width=80, file=open("/dev/null", "w"))
+    console = Console(record=True, width=80, file=io.StringIO())
     pipeline.run(config.parse(SMALL), folder, console)
     return folder, console.export_text()
 
 
 def again(folder, overrides=None) -> str:
-    console = Console(record=True, width=80, file=open("/dev/null", "w"))
+    console = Console(record=True, width=80, file=io.StringIO())
     pipeline.run(config.parse(SMALL, overrides), folder, console)
     return console.export_text()
 
@@ -72,8 +74,6 @@ def test_stages_whose_inputs_have_not_changed_are_not_run_again(finished):
 
 
 def test_a_changed_rule_keeps_the_posterior_and_a_changed_seed_does_not(finished, tmp_path):
-    import shutil
-
     folder = shutil.copytree(finished[0], tmp_path / "copy")
     before = {p: artifacts.hash_of(folder / p) for p in ("posterior", "choices/nash", "choices/maximin")}
     again(folder, {"beta": "0.3", "train": "[]"})
@@ -117,7 +117,7 @@ def test_groups_must_be_an_attribute(tmp_path):
 
 
 def test_compare_says_what_every_rule_gives_to_whom(finished):
-    console = Console(record=True, width=80, file=open("/dev/null", "w"))
+    console = Console(record=True, width=80, file=io.StringIO())
     console.print(pipeline.compare(finished[0]))
     told = console.export_text()
     for word in ("utilitarian", "nash", "maximin", "friends", "critics", "everyone"):

@@ -12,7 +12,7 @@ from pluralign.errors import InputError
 class AbstractRisk(ABC):
     """A concave, non-decreasing function of welfare in each posterior draw.
 
-    Class attributes:
+    Attributes:
         homogeneous: True if `rho(a w + b) = a rho(w) + b` for every `a > 0` and `b`, as for every coherent risk
             measure; it lets programs be solved in good units.
     """

@@ -50,7 +50,7 @@ class AbstractWelfare(AbstractRule):
     Bayesian posterior with likelihood `exp(reward / beta)` (Korbak et al. 2022, RL with KL penalties is better
     viewed as Bayesian inference). Voters with mass 0 do not enter.
 
-    Class attributes:
+    Attributes:
         degree: `W(c u) = c^degree W(u)` for every `c > 0` (0: `W(u) + log c`); None claims nothing. It lets the
             program be solved in good units, and says what `beta` is measured in: 1 = utility, 0 = a pure number.
         positive: True if `W` is defined only where every utility is positive.
