@@ -2,7 +2,7 @@
 
 from pluralign.reward.inference import NUTS, SVI, AbstractInference
 from pluralign.reward.population import AbstractPopulation, Hierarchical, Pooled, Voters
-from pluralign.reward.predict import constant, predict, score
+from pluralign.reward.prediction import constant, predict, score
 from pluralign.reward.response import Davidson
 
 __all__ = [

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
-from arviz_stats.base import array_stats
+from arviz_stats.base.array import array_stats
 from jaxtyping import Float, Shaped
 
 from pluralign.errors import FitError
@@ -13,7 +13,7 @@ Sites = dict[str, Shaped[np.ndarray, "chain draw ..."]]
 
 
 def check_finite(sites: dict[str, np.ndarray]) -> None:
-    """Raise if any draw is not finite.
+    """Raise if any number is not finite.
 
     Raises:
         FitError: naming the sites.
@@ -21,7 +21,7 @@ def check_finite(sites: dict[str, np.ndarray]) -> None:
     bad = [name for name, value in sites.items() if not np.isfinite(value).all()]
     if bad:
         raise FitError(
-            f"the draws of {', '.join(bad)} are not finite. Usually the features have a huge scale, or the step or "
+            f"{', '.join(bad)}: not finite. Usually the features have a huge scale, or the step or "
             "learning rate is too large: standardise the features, or lower `inference.learning_rate`."
         )
 
@@ -49,10 +49,10 @@ def report(sites: Sites, *, divergences: int, saturated: float, method: str, sec
     rhat, bulk, tail = {}, {}, {}
     for name, value in sites.items():
         flat = np.asarray(value, np.float64).reshape(*value.shape[:2], -1)
-        axes = {"chain_axis": 0, "draw_axis": 1}
-        rhat[name] = float(np.max(array_stats.rhat(flat, **axes)))
-        bulk[name] = float(np.min(array_stats.ess(flat, method="bulk", **axes)))
-        tail[name] = float(np.min(array_stats.ess(flat, method="tail", prob=0.9, **axes)))
+        with np.errstate(divide="ignore", invalid="ignore"):  # chains that stand still: NaN, which is a caveat
+            rhat[name] = float(np.max(array_stats.rhat(flat, chain_axis=0, draw_axis=1)))
+            bulk[name] = float(np.min(array_stats.ess(flat, chain_axis=0, draw_axis=1)))
+            tail[name] = float(np.min(array_stats.ess(flat, chain_axis=0, draw_axis=1, method="tail", prob=0.95)))
     chains, draws = next(iter(sites.values())).shape[:2]
     return FitReport(
         method=method,
@@ -112,7 +112,7 @@ def variational(
 
     The mean of the last fifth of the steps against that of the fifth before, in standard errors of the difference.
     """
-    check_finite({"elbo": elbo, **sites})
+    check_finite(sites)
     fifth = len(elbo) // 5
     before, last = elbo[-2 * fifth : -fifth], elbo[-fifth:]
     rise, error = last.mean() - before.mean(), np.sqrt((before.var(ddof=1) + last.var(ddof=1)) / fifth)

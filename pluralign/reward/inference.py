@@ -148,13 +148,15 @@ class SVI(AbstractInference):
         start = time.perf_counter()
         with jax.enable_x64(False):
             density = _Density(model)
-            start_key, step_key, draw_key = jax.random.split(jax.random.key(seed), 3)
+            keys: Any = jax.random.split(jax.random.key(seed), 3)
+            start_key, step_key, draw_key = keys
             loc, unravel = ravel_pytree(jax.jit(partial(density.start, radius=0.1))(start_key))
             optimizer = numpyro.optim.Adam(self._step_size)
 
             def loss(parameters: Any, key: Any) -> Any:
                 q = self._approximation(parameters)
-                return density.potential(unravel(q.rsample(key))) - q.entropy()
+                z: Any = q.rsample(key)
+                return density.potential(unravel(z)) - q.entropy()
 
             def advance(state: Any, keys: Any) -> Any:
                 def step(state: Any, key: Any) -> Any:
@@ -169,10 +171,11 @@ class SVI(AbstractInference):
             state, elbo = optimizer.init(parameters), []
             rounds = -(-self.steps // 100)
             compiled = jax.jit(advance)
-            for keys in _progress(np.array_split(jax.random.split(step_key, self.steps), rounds), "SVI"):
+            for keys in _progress(jnp.array_split(jax.random.split(step_key, self.steps), rounds), "SVI"):
                 state, values = compiled(state, keys)
                 elbo.append(np.asarray(values))
-            z = self._approximation(optimizer.get_params(state)).sample(draw_key, (self.draws,))
+            diagnose.check_finite({"elbo": np.concatenate(elbo)})
+            z: Any = self._approximation(optimizer.get_params(state)).sample(draw_key, (self.draws,))
             sites = density.constrain(jax.vmap(unravel)(z), 1)
         report = diagnose.variational(
             sites,

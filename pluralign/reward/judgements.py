@@ -125,7 +125,7 @@ class Layout:
         order = order[size[order] > 0]
         buckets, outcome, counts = [], [], []
         while order.size:
-            longest = size[order[0]]
+            longest = int(size[order[0]])
             who, order = order[2 * size[order] > longest], order[2 * size[order] <= longest]
             place = np.arange(longest)
             counted = place < size[who][:, None]

@@ -168,10 +168,8 @@ class Hierarchical(AbstractPopulation):
 
     def model(self, layout: Layout) -> None:
         """Write the numpyro model."""
-        annotator, group = (
-            numpyro.plate("annotator", layout.annotators, dim=-2),
-            numpyro.plate("group", layout.groups, dim=-2),
-        )
+        annotator = numpyro.plate("annotator", layout.annotators, dim=-2)
+        group = numpyro.plate("group", layout.groups, dim=-2)
         feature = numpyro.plate("feature", layout.features, dim=-1)
         centre_scale = numpyro.sample("centre_scale", dist.LogNormal(np.log(self.scale), 0.8))
         with feature:
@@ -181,9 +179,12 @@ class Hierarchical(AbstractPopulation):
             with feature:
                 group_spread = numpyro.sample("group_spread", dist.LogNormal(np.log(self.scale), 0.8))
             with group, feature:
-                centre = scattered("group_centre", centre, group_spread, 1.0)[layout.group]
+                group_centre = scattered("group_centre", centre, group_spread, 1.0)
+                numpyro.deterministic("group_centre", group_centre)
+            centre = group_centre[layout.group]
         with annotator, feature:
             weights = scattered("weights", centre, spread, 0.05 * layout.information)
+            numpyro.deterministic("weights", weights)
         self.response.observe(layout, layout.advantage(weights))
 
     def groups(self, votes: Feedback) -> Int[np.ndarray, " annotator"]:

@@ -22,16 +22,15 @@ def log_probability(outcome: Any, eta: Any, tie: Any = None, lapse_logit: Any = 
         P = (1 - lapse) Davidson + lapse / (number of outcomes)
 
     Args:
-        outcome: 0 = the first wins, 1 = the second, 2 = tie.
+        outcome: 0 = the first wins, 1 = the second, 2 = tie (not without `tie`).
         eta: logit advantage of the first over the second.
         tie: log tie propensity: at `eta = 0` a tie is `exp(tie)` times as probable as either win; none: no ties.
         lapse_logit: log odds of a random answer; none: never.
     """
-    outcomes = 2 if tie is None else 3
-    win = jnp.where(outcome == FIRST, eta, -eta) / 2
-    weight = jnp.where(outcome == TIE, -jnp.inf if tie is None else tie, win)
-    total = jnp.logaddexp(eta / 2, -eta / 2)
-    davidson = weight - (total if tie is None else jnp.logaddexp(total, tie))
+    weight, total, outcomes = jnp.where(outcome == FIRST, eta, -eta) / 2, jnp.logaddexp(eta / 2, -eta / 2), 2
+    if tie is not None:
+        weight, total, outcomes = jnp.where(outcome == TIE, tie, weight), jnp.logaddexp(total, tie), 3
+    davidson = weight - total
     if lapse_logit is None:
         return davidson
     # log(1 - lapse) = log(lapse) - lapse_logit: exact in both tails, and one softplus in place of two.
@@ -41,13 +40,13 @@ def log_probability(outcome: Any, eta: Any, tie: Any = None, lapse_logit: Any = 
 class Outcome(dist.Distribution):
     """The distribution of one outcome per choice, as `log_probability`."""
 
-    support = dist.constraints.nonnegative_integer
+    support = dist.constraints.nonnegative_integer  # pyright: ignore
 
     def __init__(self, eta: Any, tie: Any, lapse_logit: Any):
         self.eta, self.tie, self.lapse_logit = eta, tie, lapse_logit
         super().__init__(batch_shape=jnp.shape(eta))
 
-    def log_prob(self, value: Any) -> Any:
+    def log_prob(self, value: Any, intermediates: Any = None) -> Any:
         """Return the log probability of outcomes, per choice."""
         return log_probability(value, self.eta, self.tie, self.lapse_logit)
 
@@ -88,13 +87,15 @@ class Davidson:
         if layout.ties and self.tie_spread:
             scale = numpyro.sample("tie_scale", dist.LogNormal(np.log(0.5), 0.8))
             with annotators:
-                tie = layout.per_choice(scattered("tie", tie, scale, 0.15 * layout.judged))
+                tie = scattered("tie", tie, scale, 0.15 * layout.judged)
+                numpyro.deterministic("tie", tie)
+            tie = layout.per_choice(tie)
         if self.lapse:
             centre = numpyro.sample("lapse_centre", dist.Normal(-3, 1))
             scale = numpyro.sample("lapse_scale", dist.LogNormal(np.log(2), 0.5))
             with annotators:
-                lapse_logit = scattered("lapse_logit", centre, scale, 0.002 * layout.judged)
-            numpyro.deterministic("lapse", jax.nn.sigmoid(lapse_logit))
+                lapse_logit = scattered("lapse", centre, scale, 0.002 * layout.judged)
+                numpyro.deterministic("lapse", jax.nn.sigmoid(lapse_logit))
             lapse_logit = layout.per_choice(lapse_logit)
         with numpyro.plate("choice", len(layout.outcome)), numpyro.handlers.mask(mask=layout.counts):
             numpyro.sample("outcome", Outcome(eta, tie, lapse_logit), obs=layout.outcome)

@@ -16,7 +16,7 @@ BLOCK = 1024  # choices at a time
 def predict(posterior: RewardPosterior, feedback: Feedback, phi: Features) -> Float[np.ndarray, "choice outcome"]:
     """Return the posterior predictive probability of each outcome of the comparisons in `feedback`.
 
-        P(outcome) = mean_draw sum_voter membership[annotator, voter] Davidson(outcome | x · w[draw, voter], rater[draw])
+        P(outcome) = mean_draw sum_voter membership[annotator, voter] Davidson(x · w[draw, voter], rater[draw])
 
     The outcomes in `feedback` are not looked at.
 
@@ -49,7 +49,7 @@ def _predict(posterior: RewardPosterior, x: np.ndarray, annotator: np.ndarray) -
     out = np.zeros((len(x), 3))
     for share, eta in _advantages(posterior, weights, x, annotator):
         eta = eta + rater.get("position", 0.0)
-        for outcome in (FIRST, SECOND, TIE):
+        for outcome in (FIRST, SECOND) if tie is None else (FIRST, SECOND, TIE):
             out[:, outcome] += share * np.exp(log_probability(outcome, eta, tie, lapse_logit)).mean(0)
     return out
 

@@ -1,0 +1,137 @@
+"""Diagnostics are tested on fits that must fail, and on one that must not."""
+
+import jax
+import numpy as np
+import numpyro
+import pytest
+from numpyro import distributions as dist
+
+from pluralign import reward
+from pluralign.errors import ConvergenceWarning, FitError
+from pluralign.reward import diagnose
+from pluralign.types import RewardPosterior
+
+
+def gaussian():
+    numpyro.sample("a", dist.Normal(0, 1).expand([3]).to_event(1))
+
+
+def two_towns():
+    numpyro.sample(
+        "a", dist.MixtureSameFamily(dist.Categorical(np.full(2, 0.5)), dist.Normal(np.array([-9.0, 9.0]), 0.5))
+    )
+
+
+def funnel():
+    """Neal (2003): a scale and what it scales, both sampled as they are."""
+    scale = numpyro.sample("scale", dist.Normal(0, 3))
+    numpyro.sample("a", dist.Normal(0, np.e ** (scale / 2)).expand([9]).to_event(1))
+
+
+def test_a_good_fit_has_no_caveat():
+    draws, report = reward.NUTS(draws=400, warmup=200).infer(gaussian, seed=0)
+    assert report.converged
+    assert (report.chains, report.draws, report.divergences) == (2, 400, 0)
+    assert draws["a"].shape == (800, 3)
+    np.testing.assert_allclose(draws["a"].mean(0), 0, atol=0.2)
+    np.testing.assert_allclose(draws["a"].std(0), 1, atol=0.15)
+
+
+def test_chains_in_different_modes_are_a_caveat():
+    _, report = reward.NUTS(draws=300, warmup=200, chains=4).infer(two_towns, seed=0)
+    assert not report.converged
+    assert report.rhat["a"] > 1.5
+    assert any("R-hat is up to" in caveat and "(a)" in caveat for caveat in report.caveats)
+
+
+def test_divergences_are_a_caveat():
+    _, report = reward.NUTS(draws=300, warmup=300, target_accept=0.6).infer(funnel, seed=0)
+    assert report.divergences > 0
+    assert any("diverged" in caveat for caveat in report.caveats)
+
+
+def test_trees_that_are_cut_off_are_a_caveat():
+    _, report = reward.NUTS(draws=200, warmup=200, max_tree_depth=1).infer(gaussian, seed=0)
+    assert any("largest tree" in caveat for caveat in report.caveats)
+
+
+def test_a_fit_without_warm_up_warns_and_the_words_travel_with_it(world, tmp_path):
+    with pytest.warns(ConvergenceWarning, match="Too few effective draws") as seen:
+        posterior = reward.Pooled().fit(world.votes, world.phi, inference=reward.NUTS(draws=10, warmup=2), seed=0)
+    assert len(seen) == 1
+    assert not posterior.fit.converged
+    assert RewardPosterior.load(posterior.save(tmp_path / "p")).fit.caveats == posterior.fit.caveats
+
+
+def sites(**draws):
+    return diagnose.report(draws, divergences=0, saturated=0.0, method="", seconds=0.0)
+
+
+def test_the_limit_of_rhat_is_not_exceeded_by_chance():
+    """The worst of 1,000 R-hats of independent draws passes, a shift by 0.6 standard deviations does not."""
+    rng = np.random.default_rng(0)
+    good = rng.normal(size=(2, 300, 1000))
+    report = sites(weights=good)
+    assert report.converged
+    assert report.rhat["weights"] > 1.01  # so the limit for few draws cannot be 1.01
+    good[1, :, 7] += 0.6
+    assert "R-hat" in " ".join(sites(weights=good).caveats)
+    assert diagnose.rhat_limit(4000) == 1.01
+
+
+def test_chains_that_stand_still_are_a_caveat():
+    assert "stand still" in " ".join(sites(a=np.zeros((2, 50))).caveats)
+
+
+def test_slow_chains_are_a_caveat():
+    rng = np.random.default_rng(0)
+    slow = np.empty((2, 2000))
+    slow[:, 0] = 0
+    for t in range(1, 2000):
+        slow[:, t] = 0.97 * slow[:, t - 1] + rng.normal(size=2)
+    assert "Too few effective draws" in " ".join(sites(a=slow).caveats)
+
+
+def test_numbers_that_are_not_finite_are_an_error():
+    with pytest.raises(FitError, match="^b: not finite"):
+        sites(a=np.zeros((2, 50)), b=np.full((2, 50), np.inf))
+
+    def broken():
+        a = numpyro.sample("a", dist.Normal(0, 1))
+        numpyro.factor("broken", np.nan * a)
+
+    with pytest.raises(FitError, match="elbo: not finite"):
+        reward.SVI(steps=20).infer(broken, seed=0)
+
+
+def test_a_variational_fit_that_was_cut_short_says_so():
+    def far():
+        numpyro.sample("a", dist.Normal(100, 1))
+
+    _, short = reward.SVI(steps=100).infer(far, seed=0)
+    assert "still rose" in " ".join(short.caveats)
+    draws, done = reward.SVI(steps=2000).infer(gaussian, seed=0)
+    assert done.converged
+    assert any("too narrow" in note for note in done.notes)
+    np.testing.assert_allclose(draws["a"].std(0), 1, atol=0.15)
+
+
+def test_a_low_rank_approximation_sees_correlation_that_mean_field_does_not():
+    def correlated():
+        covariance = np.array([[1.0, 0.9], [0.9, 1.0]])
+        numpyro.sample("a", dist.MultivariateNormal(np.zeros(2), covariance))
+
+    wide, _ = reward.SVI(steps=3000, rank=1, draws=2000).infer(correlated, seed=0)
+    narrow, _ = reward.SVI(steps=3000, draws=2000).infer(correlated, seed=0)
+    np.testing.assert_allclose(np.cov(wide["a"].T), [[1, 0.9], [0.9, 1]], atol=0.15)
+    # The best independent normal has the inverse of the diagonal of the precision: 1 - 0.9^2.
+    np.testing.assert_allclose(narrow["a"].var(0), 0.19, atol=0.05)
+
+
+def test_fits_are_deterministic_and_leave_no_global_trace():
+    a, b, c = (reward.SVI(steps=500, draws=20).infer(gaussian, seed=s)[0]["a"] for s in (1, 1, 2))
+    np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(a, c)
+    x, y = (reward.NUTS(draws=20, warmup=20).infer(gaussian, seed=5)[0]["a"] for _ in range(2))
+    np.testing.assert_array_equal(x, y)
+    assert not jax.config.jax_enable_x64

@@ -1,0 +1,85 @@
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pluralign import reward
+from pluralign.errors import InputError
+from pluralign.reward.judgements import Judgements, Layout, outcomes
+from pluralign.types import Choices, Grades
+
+
+def changed(votes, **fields):
+    return replace(votes, choices=replace(votes.choices, **fields))
+
+
+def test_what_won_is_read_from_ranks(world):
+    votes = world.votes.where(np.arange(len(world.votes.choices)) < 5)
+    rank = np.array([[0, 1], [1, 0], [0, 0], [0, -1], [-1, 0]])
+    np.testing.assert_array_equal(outcomes(changed(votes, rank=rank)), [0, 1, 2, 0, 1])
+
+
+def test_the_padded_layout_holds_every_judgement_once(simulation):
+    """Against a plain loop over choices, with counts so skewed that there are several buckets and an idle annotator."""
+    rng = np.random.default_rng(0)
+    annotator = rng.permutation(np.repeat([0, 1, 2, 4, 5], [1, 40, 7, 13, 3]))
+    n = len(annotator)
+    first = rng.integers(0, 9, n)
+    phi = simulation.features(rng.normal(size=(9, 3)))
+    votes = simulation.feedback(first, (first + 1) % 9, rng.integers(0, 3, n), annotator, 9, "abcdef")
+    judgements = Judgements.read(votes, phi)
+    layout = Layout.of(judgements, np.zeros(6, np.int32))
+    assert len(layout.buckets) > 2
+    weights = rng.normal(size=(6, 3)).astype(np.float32)
+    eta, who = np.asarray(layout.advantage(weights)), np.asarray(layout.per_choice(np.arange(6)))
+    found = Counter(
+        (int(a), int(y), round(float(e), 3))
+        for a, y, e, counts in zip(who, layout.outcome, eta, layout.counts, strict=True)
+        if counts
+    )
+    by_hand = Counter()
+    for f, y, a in zip(first, outcomes(votes), annotator, strict=True):
+        x = (phi.phi[f] - phi.phi[(f + 1) % 9]) / judgements.unit
+        by_hand[int(a), int(y), round(float(x @ weights[a]), 3)] += 1
+    assert sum((found - by_hand).values()) <= 1  # a difference rounds the other way now and then
+    np.testing.assert_array_equal(layout.judged, [1, 40, 7, 0, 13, 3])
+
+
+def test_what_is_not_modelled_is_named(world):
+    votes, one = world.votes, [0]
+    three = Choices([[0, 1, 2]], [[0, 1, 2]], one, one, [-1])
+    cases = [
+        (replace(votes, choices=three), r"choice 0 has the slate \[0, 1, 2\].*not"),
+        (replace(votes, choices=Choices([[0, -1]], [[0, -1]], one, one, [-1])), "only comparisons of the two items"),
+        (replace(votes, grades=Grades(one, one, one, one, one, one)), "1 grades, which are not modelled"),
+        (
+            changed(replace(votes, objectives=("kind", "short")), objective=np.arange(len(votes.choices)) % 2),
+            "'kind', 'short'.*several are not modelled",
+        ),
+        (votes.where(np.zeros(len(votes.choices), bool)), "no comparison"),
+    ]
+    for feedback, message in cases:
+        with pytest.raises(InputError, match=message):
+            reward.Pooled().fit(feedback, world.phi)
+
+
+def test_features_of_other_items_are_refused(world, simulation):
+    with pytest.raises(InputError, match="phi has 3 rows and the feedback 40 items"):
+        reward.Pooled().fit(world.votes, simulation.features(np.eye(3)))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: reward.Pooled(scale=0.0), "scale is 0.0"),
+        (lambda: reward.Hierarchical(scale=-1.0), "scale is -1.0"),
+        (lambda: reward.NUTS(chains=1), "chains is 1; it must be at least 2"),
+        (lambda: reward.NUTS(target_accept=1.0), "target_accept is 1.0"),
+        (lambda: reward.SVI(learning_rate=0.0), "learning_rate is 0.0"),
+        (lambda: reward.SVI(rank=0), "rank is 0"),
+    ],
+)
+def test_hyperparameters_out_of_range_are_named(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
