@@ -93,7 +93,7 @@ def test_slow_chains_are_a_caveat():
 
 
 def test_numbers_that_are_not_finite_are_an_error():
-    with pytest.raises(FitError, match="^b: not finite"):
+    with pytest.raises(FitError, match="b: not finite"):
         sites(a=np.zeros((2, 50)), b=np.full((2, 50), np.inf))
 
     def broken():
@@ -108,7 +108,7 @@ def test_a_variational_fit_that_was_cut_short_says_so():
     def far():
         numpyro.sample("a", dist.Normal(100, 1))
 
-    _, short = reward.SVI(steps=100).infer(far, seed=0)
+    _, short = reward.SVI(steps=100, learning_rate=0.1).infer(far, seed=0)
     assert "still rose" in " ".join(short.caveats)
     draws, done = reward.SVI(steps=2000).infer(gaussian, seed=0)
     assert done.converged

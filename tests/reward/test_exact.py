@@ -95,8 +95,9 @@ def test_much_data_and_a_weak_prior_reach_the_published_maximum_likelihood(simul
     pairs = np.array([(r[i], r[j]) for r in rankings for i in range(3) for j in range(i + 1, 3)] * 200)
     votes = simulation.feedback(pairs[:, 0], pairs[:, 1], np.zeros(len(pairs), int), np.zeros(len(pairs), int), 3, "a")
     population = reward.Pooled(scale=5.0, response=PLAIN)
-    posterior = population.fit(votes, simulation.features(np.eye(3)), inference=reward.NUTS(draws=500), seed=0)
-    utility = posterior.weights[:, 0, 0].mean(0)
+    phi = simulation.features([[1, 0], [0, 0], [0, 1]])  # an indicator per item, but for the second, which is the zero
+    posterior = population.fit(votes, phi, inference=reward.NUTS(draws=500), seed=0)
+    utility = phi.phi @ posterior.weights[:, 0, 0].mean(0)
     np.testing.assert_allclose(utility - utility.mean(), [0.616977, -0.928850, 0.311873], atol=0.03)
 
 

@@ -102,7 +102,7 @@ def test_the_standard_error_is_that_of_resampled_annotators(world):
     """Annotators differ in how well they are predicted, so resampling them differs much from resampling rows."""
     votes = world.votes
     annotator, n = votes.choices.annotator, len(votes.choices)
-    sure = rng.uniform(0.2, 0.9, ANNOTATORS)[annotator]
+    sure = rng.uniform(0.05, 0.95, ANNOTATORS)[annotator]
     p = np.stack([sure, (1 - sure) / 2, (1 - sure) / 2], 1)
     score = reward.score(p, votes, world.phi)
     rank = votes.choices.rank
