@@ -63,12 +63,17 @@ def report(sites: Sites, *, divergences: int, saturated: float, method: str, sec
         ess_bulk=bulk,
         ess_tail=tail,
         seconds=seconds,
-        caveats=tuple(_caveats(rhat, bulk, chains, draws, divergences, saturated)),
+        caveats=tuple(_caveats(rhat, {"": bulk, " in the tails": tail}, chains, draws, divergences, saturated)),
     )
 
 
 def _caveats(
-    rhat: dict[str, float], bulk: dict[str, float], chains: int, draws: int, divergences: int, saturated: float
+    rhat: dict[str, float],
+    ess: dict[str, dict[str, float]],
+    chains: int,
+    draws: int,
+    divergences: int,
+    saturated: float,
 ) -> list[str]:
     limit, needed, found = rhat_limit(chains * draws), 100 * chains, []
     # Written so that NaN, from chains that did not move, is a caveat.
@@ -77,11 +82,12 @@ def _caveats(
             f"The chains disagree: R-hat is up to {_worst(bad, np.nanmax)}, where at most {limit} is good; "
             "run more `warmup` and `draws`."
         )
-    if bad := {name: value for name, value in bulk.items() if not value >= needed}:
-        found.append(
-            f"Too few effective draws: down to {_worst(bad, np.nanmin, '.0f')}, where {needed} (100 per chain) are "
-            "needed for stable diagnostics; run more `draws`."
-        )
+    for where, values in ess.items():
+        if bad := {name: value for name, value in values.items() if not value >= needed}:
+            found.append(
+                f"Too few effective draws{where}: down to {_worst(bad, np.nanmin, '.0f')}, where {needed} (100 per "
+                "chain) are needed for stable diagnostics; run more `draws`."
+            )
     if divergences:
         found.append(
             f"{divergences} of {chains * draws} transitions diverged: part of the posterior may be missed; "

@@ -51,10 +51,10 @@ class NUTS(AbstractInference):
         max_tree_depth: a transition takes at most `2^max_tree_depth - 1` steps.
     """
 
-    draws: int = 500
+    draws: int = 1000
     warmup: int = 500
     chains: int = 2
-    target_accept: float = 0.8
+    target_accept: float = 0.9
     max_tree_depth: int = 8
     kind: Literal["nuts"] = "nuts"
 

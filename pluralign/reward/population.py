@@ -4,8 +4,9 @@ import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
+import jax
 import numpy as np
 import numpyro
 from jaxtyping import Float, Int
@@ -17,6 +18,9 @@ from pluralign.reward.judgements import Judgements, Layout
 from pluralign.reward.response import Davidson
 from pluralign.reward.scatter import scattered
 from pluralign.types import Features, Feedback, RewardPosterior
+
+TOLD = 0.015
+"""Precision about a weight in a squared difference, about: only how well chains mix depends on it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +124,8 @@ class Pooled(AbstractPopulation):
         """Write the numpyro model."""
         spread = numpyro.sample("spread", dist.LogNormal(np.log(self.scale), 0.8))
         with numpyro.plate("feature", layout.features):
-            weights = numpyro.sample("weights", dist.Normal(0, spread))
+            weights = scattered("weights", 0.0, spread, TOLD * layout.information.sum(0))
+            numpyro.deterministic("weights", weights)
         self.response.observe(layout, layout.x @ weights)
 
     def groups(self, votes: Feedback) -> Int[np.ndarray, " annotator"]:
@@ -171,21 +176,34 @@ class Hierarchical(AbstractPopulation):
         annotator = numpyro.plate("annotator", layout.annotators, dim=-2)
         group = numpyro.plate("group", layout.groups, dim=-2)
         feature = numpyro.plate("feature", layout.features, dim=-1)
-        centre_scale = numpyro.sample("centre_scale", dist.LogNormal(np.log(self.scale), 0.8))
         with feature:
-            centre = numpyro.sample("centre", dist.Normal(0, centre_scale))
             spread = numpyro.sample("spread", dist.LogNormal(np.log(self.scale / 2), 0.8))
-        if self.group is not None:
+        # `own` and `told` are what the data tell of each level, for `scattered` alone: 1 / told is the variance of the
+        # level below about it, own noise included. 1e-6 is for annotators without judgements.
+        own = TOLD * layout.information + 1e-6
+        told = 1 / (spread**2 + 1 / own)
+        if self.group is None:
+            mean = self._centre(feature, told.sum(0))
+        else:
+            told = jax.ops.segment_sum(told, layout.group, layout.groups)
             with feature:
                 group_spread = numpyro.sample("group_spread", dist.LogNormal(np.log(self.scale), 0.8))
+            centre = self._centre(feature, (1 / (group_spread**2 + 1 / told)).sum(0))
             with group, feature:
-                group_centre = scattered("group_centre", centre, group_spread, 1.0)
+                group_centre = scattered("group_centre", centre, group_spread, told)
                 numpyro.deterministic("group_centre", group_centre)
-            centre = group_centre[layout.group]
+            mean = group_centre[layout.group]
         with annotator, feature:
-            weights = scattered("weights", centre, spread, 0.05 * layout.information)
+            weights = scattered("weights", mean, spread, own)
             numpyro.deterministic("weights", weights)
         self.response.observe(layout, layout.advantage(weights))
+
+    def _centre(self, feature: Any, told: Any) -> Any:
+        scale = numpyro.sample("centre_scale", dist.LogNormal(np.log(self.scale), 0.8))
+        with feature:
+            centre = scattered("centre", 0.0, scale, told)
+            numpyro.deterministic("centre", centre)
+        return centre
 
     def groups(self, votes: Feedback) -> Int[np.ndarray, " annotator"]:
         """Return the groups that `group` names, in alphabetical order."""

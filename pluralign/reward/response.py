@@ -87,14 +87,15 @@ class Davidson:
         if layout.ties and self.tie_spread:
             scale = numpyro.sample("tie_scale", dist.LogNormal(np.log(0.5), 0.8))
             with annotators:
-                tie = scattered("tie", tie, scale, 0.15 * layout.judged)
+                tie = scattered("tie", tie, scale, 0.08 * layout.judged)  # a tie is a coin of probability about 0.1
                 numpyro.deterministic("tie", tie)
             tie = layout.per_choice(tie)
         if self.lapse:
             centre = numpyro.sample("lapse_centre", dist.Normal(-3, 1))
             scale = numpyro.sample("lapse_scale", dist.LogNormal(np.log(2), 0.5))
             with annotators:
-                lapse_logit = scattered("lapse", centre, scale, 0.002 * layout.judged)
+                # Hardly told by data: without a position of its own, it mixes best.
+                lapse_logit = scattered("lapse", centre, scale, 0.0)
                 numpyro.deterministic("lapse", jax.nn.sigmoid(lapse_logit))
             lapse_logit = layout.per_choice(lapse_logit)
         with numpyro.plate("choice", len(layout.outcome)), numpyro.handlers.mask(mask=layout.counts):

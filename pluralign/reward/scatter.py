@@ -9,14 +9,15 @@ from numpyro import distributions as dist
 def scattered(name: str, centre: Any, spread: Any, information: Any) -> Any:
     """Return `value ~ Normal(centre, spread)`, one per member of the enclosing plates, partially centred.
 
-    The chain moves
+    If a member's own data told of its value with precision `information`, then, given centre and spread, the value
+    would have the posterior precision `information + 1 / spread^2` and a mean that moves with `(1 - kappa) centre`:
 
-        z = (value - centre) (information + 1 / spread^2)^(1/2)
+        kappa = information / (information + 1 / spread^2)
+        z = (value - (1 - kappa) centre) (information + 1 / spread^2)^(1/2)
 
-    If a member's own data told of its value with precision `information`, the root would be one over its posterior sd,
-    so `z` has about unit scale in the posterior whatever `spread` is: not centred for members with little data, and
-    without a funnel for those with much. The model is the same for every `information` (Gorinova, Moore and Hoffman
-    2020 have `spread^c` in place of the root, which depends on units).
+    This is what the chain moves: about unit scale in the posterior, and uncorrelated with the centre, for members with
+    little data (not centred) as for members with much (centred). The model is the same for every `information`
+    (Papaspiliopoulos, Roberts and Skoeld 2007, section 3, have the same `kappa` for the location alone).
 
     Args:
         name: of the value; the site is called `{name}_z`.
@@ -24,5 +25,7 @@ def scattered(name: str, centre: Any, spread: Any, information: Any) -> Any:
         spread: standard deviation.
         information: precision of what a member's own data tell of its value, roughly.
     """
-    root = (information + 1 / spread**2) ** 0.5
-    return centre + numpyro.sample(f"{name}_z", dist.Normal(0, spread * root)) / root
+    precision = information + 1 / spread**2
+    kappa, root = information / precision, precision**0.5
+    z = numpyro.sample(f"{name}_z", dist.Normal(kappa * centre * root, spread * root))
+    return (1 - kappa) * centre + z / root

@@ -95,5 +95,5 @@ def world() -> World:
 @pytest.fixture(scope="session")
 def hierarchical(world):
     """A fit that is good: any warning is an error."""
-    inference = reward.NUTS(draws=500, warmup=400)
+    inference = reward.NUTS(warmup=400)
     return reward.Hierarchical(group="team").fit(world.votes, world.phi, inference=inference, seed=0)

@@ -92,6 +92,16 @@ def test_slow_chains_are_a_caveat():
     assert "Too few effective draws" in " ".join(sites(a=slow).caveats)
 
 
+def test_tails_that_are_seldom_visited_are_a_caveat():
+    """Nearly independent in the middle, but an excursion to the far tail lasts 40 steps."""
+    rng = np.random.default_rng(0)
+    draws = rng.normal(size=(2, 1000))
+    draws[:, 500:540] = 5 + 0.01 * rng.normal(size=(2, 40))
+    words = " ".join(sites(a=draws).caveats)
+    assert "effective draws in the tails" in words
+    assert "Too few effective draws:" not in words
+
+
 def test_numbers_that_are_not_finite_are_an_error():
     with pytest.raises(FitError, match="b: not finite"):
         sites(a=np.zeros((2, 50)), b=np.full((2, 50), np.inf))
