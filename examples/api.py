@@ -45,7 +45,7 @@ votes = feedback.Table(
     attributes=("group",),
 ).load()
 phi = features.Lexicon(styles).encode(votes)
-posterior = reward.Hierarchical(group="group").fit(votes, phi, inference=reward.NUTS(draws=200, warmup=300), seed=0)
+posterior = reward.Hierarchical(group="group").fit(votes, phi, inference=reward.NUTS(), seed=0)
 utilities = choice.utilities(posterior, phi, scale=choice.StdScale())
 chosen = choice.Nash().choose(utilities, risk=choice.CVaR(tail=0.25), beta=0.1)
 trained = policy.DPO(model=policy.Scratch(steps=150), steps=40).train(chosen, votes, phi, out=folder / "nash")

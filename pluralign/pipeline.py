@@ -7,6 +7,7 @@ stages that depend on it, and a run that was killed goes on at the stage where i
 """
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from rich.table import Table
 
 from pluralign import __version__, artifacts, choice, config, feedback, policy, report, reward
 from pluralign.config import Experiment
+from pluralign.errors import ConvergenceWarning
 from pluralign.types import (
     Choice,
     Estimate,
@@ -91,9 +93,13 @@ def run(experiment: Experiment, out: str | Path, console: Console | None = None)
         else (votes, votes.where(np.zeros(len(votes.choices), bool)))
     )
     key = artifacts.digest(key, e.reward, e.inference, e.holdout, e.seed)
-    posterior = stages.run(
-        "posterior", RewardPosterior, key, lambda: e.reward.fit(train, phi, inference=e.inference, seed=e.seed)
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # said below, also where the fit is an earlier one
+        posterior = stages.run(
+            "posterior", RewardPosterior, key, lambda: e.reward.fit(train, phi, inference=e.inference, seed=e.seed)
+        )
+    for caveat in posterior.fit.caveats:
+        console.print(f"[yellow]![/yellow] {caveat}", highlight=False)
     scores = stages.run("scores", Evaluation, key, lambda: _scores(e, posterior, train, test, phi))
     for score in scores.scores:
         console.print(f"  {score.model:<24} held-out log loss {score.log_loss:.4f} ± {score.stderr:.4f}")
@@ -169,7 +175,9 @@ def _scores(e: Experiment, posterior: RewardPosterior, train: Feedback, test: Fe
     if not len(test.choices):
         return Evaluation(notes=("No judgements were held out, so no prediction was scored.",))
     plain = reward.Davidson(lapse=False, tie_spread=False, position=False)
-    pooled = reward.Pooled(response=plain).fit(train, phi, inference=e.inference, seed=e.seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a note of the evaluation instead
+        pooled = reward.Pooled(response=plain).fit(train, phi, inference=e.inference, seed=e.seed)
     scores: tuple[Score, ...] = (
         reward.score(posterior, test, phi, name=f"posterior ({e.reward.kind})"),
         reward.score(pooled, test, phi, name="pooled Bradley-Terry"),

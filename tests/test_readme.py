@@ -47,7 +47,7 @@ def test_the_example_in_the_readme_runs(tmp_path, monkeypatch, small_models):
     for name, folder in small_models.items():
         assert name in example
         example = example.replace(name, folder)
-    example = example.replace("draws=500", "draws=60, warmup=100").replace("policy.DPO(", "policy.DPO(steps=4, ")
+    example = example.replace("draws=1000", "draws=60, warmup=100").replace("policy.DPO(", "policy.DPO(steps=4, ")
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     with open("votes.csv", "w", newline="") as file:

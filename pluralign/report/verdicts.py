@@ -40,7 +40,7 @@ def _rules(rules: Tables) -> Iterator[str]:
     lost = {row["rule"]: row for row in rules["individuals"]}
     for rule in dict.fromkeys(row["rule"] for row in rules["welfare"]):
         tail = _losers(lost.get(rule), rules["voters_are_annotators"])
-        yield f"{rule}: {_most_and_least([r for r in rules['welfare'] if r['rule'] == rule])}{tail}"
+        yield f"{rule} {_most_and_least([r for r in rules['welfare'] if r['rule'] == rule])}{tail}"
     best = rules["best_for_worst_off"]
     if best:
         yield (
@@ -65,18 +65,23 @@ def _losers(row: Tables | None, annotators: bool) -> str:
 def _most_and_least(rows: list[Tables]) -> str:
     groups = [row for row in rows if row["group"] != EVERYONE] or rows
     groups = sorted(groups, key=lambda row: -row["gain"]["mean"])
+    best, worst = groups[0], groups[-1]
+    gains, loses = best["gain"]["mean"] >= 0, worst["gain"]["mean"] < 0
     if len(groups) == 1:
-        return f"{groups[0]['group']} {_gain(groups[0])}."
-    return f"{groups[0]['group']} {_gain(groups[0], ' most')}; {groups[-1]['group']} {_gain(groups[-1], ' least')}."
+        return f"{'gives to' if gains else 'takes from'} {_gain(best)}."
+    if loses:
+        words = "gives most to {}, and takes most from {}." if gains else "takes least from {}, and most from {}."
+    else:
+        words = "gives most to {}, and least to {}."
+    return words.format(_gain(best), _gain(worst))
 
 
-def _gain(row: Tables, extent: str = "") -> str:
+def _gain(row: Tables) -> str:
     gain = row["gain"]
-    verb = f"gains{extent}" if gain["mean"] >= 0 else "loses"
     sure = "excludes" if gain["low"] > 0 or gain["high"] < 0 else "includes"
     true = centre(row["true_gain"])
     beside = f"; true gain {number(true, decimals([gain]), sign=True)}" if true is not None else ""
-    return f"{verb}, {interval(gain, sign=True)} (interval {sure} 0{beside})"
+    return f"{row['group']}, {interval(gain, sign=True)} (interval {sure} 0{beside})"
 
 
 def _agreement(table: Tables) -> Iterator[str]:
@@ -94,7 +99,7 @@ def _agreement(table: Tables) -> Iterator[str]:
 
 def _policies(table: Tables) -> Iterator[str]:
     for policy in dict.fromkeys(row["rule"] for row in table["welfare"]):
-        yield f"Policy trained for {policy}: {_most_and_least([r for r in table['welfare'] if r['rule'] == policy])}"
+        yield f"The policy trained for {policy} {_most_and_least([r for r in table['welfare'] if r['rule'] == policy])}"
 
 
 def _count(n: int, word: str) -> str:

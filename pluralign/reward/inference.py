@@ -55,7 +55,7 @@ class NUTS(AbstractInference):
     warmup: int = 500
     chains: int = 2
     target_accept: float = 0.9
-    max_tree_depth: int = 8
+    max_tree_depth: int = 10
     kind: Literal["nuts"] = "nuts"
 
     def __post_init__(self):

@@ -306,13 +306,13 @@ def test_numbers_of_the_page_are_those_of_the_json(demo):
 def test_verdicts_say_who_gains_and_whether_that_is_sure(demo):
     written, _ = read(demo)
     rows = {(r["rule"], r["group"]): r for r in written.tables["rules"]["welfare"]}
-    verdict = next(v for v in written.verdicts if v.startswith("utilitarian:"))
+    verdict = next(v for v in written.verdicts if v.startswith("utilitarian "))
     assert verdict.startswith(
-        f"utilitarian: brevity gains most, {interval(rows['utilitarian', 'brevity']['gain'], sign=True)}"
+        f"utilitarian gives most to brevity, {interval(rows['utilitarian', 'brevity']['gain'], sign=True)}"
     )
-    assert "facts loses" in verdict and "interval excludes 0" in verdict
-    unsure = next(v for v in written.verdicts if v.startswith("nash:"))
-    assert "facts gains least" in unsure and "interval includes 0" in unsure
+    assert "takes most from facts" in verdict and "interval excludes 0" in verdict
+    unsure = next(v for v in written.verdicts if v.startswith("nash "))
+    assert "least to facts" in unsure and "interval includes 0" in unsure
     best = written.tables["rules"]["best_for_worst_off"]
     level = {
         rule: min(rows[rule, g]["after"]["mean"] for g in ("brevity", "warmth", "facts"))
