@@ -34,6 +34,13 @@ def _freeze(instance: Any, **arrays: tuple[Any, Any]) -> None:
         object.__setattr__(instance, name, np.asarray(value, dtype))
 
 
+def _fill(instance: Any, n: int, **defaults: int) -> None:
+    """Give columns that were left out their value for "unknown"."""
+    for name, value in defaults.items():
+        if getattr(instance, name) is None:
+            object.__setattr__(instance, name, np.full(n, value))
+
+
 def _finite(name: str, value: Array) -> None:
     if value.size and not np.isfinite(value).all():
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(value))[0])
@@ -51,6 +58,10 @@ def _simplex(name: str, value: Array) -> None:
         raise InputError(f"{where} sums to {value.sum(-1)[row]:.8g}, not 1; divide it by its sum.")
 
 
+FORMS = ("comparison", "best-of", "ranking", "correction", "demonstration")
+"""What kind of act a choice was; a correction is an edited response preferred to the original."""
+
+
 @dataclass(frozen=True, eq=False)
 class Choices:
     """Comparisons, ties, best-of-k, rankings, corrections, demonstrations: an order over a slate.
@@ -61,6 +72,11 @@ class Choices:
         annotator: index of who chose.
         objective: index of what was asked (into `Feedback.objectives`).
         context: place of the choice in the annotator's own order of work, -1 = unknown.
+        strength: how strongly the best is preferred, 1 = least; 0 = not stated, or a tie.
+        form: index into `FORMS`; by default read off the slate: one slot is a demonstration, two are a comparison,
+            more with one best and no further order are best-of-k, else a ranking.
+        time: when, in seconds since 1970 (UTC), -1 = unknown.
+        sitting: index of the sitting (session, task, batch), -1 = unknown.
     """
 
     slate: Int[Array, "choice slot"]
@@ -68,19 +84,34 @@ class Choices:
     annotator: Int[Array, " choice"]
     objective: Int[Array, " choice"]
     context: Int[Array, " choice"]
+    strength: Int[Array, " choice"] = None  # pyright: ignore[reportAssignmentType]  # filled in, as are those below
+    form: Int[Array, " choice"] = None  # pyright: ignore[reportAssignmentType]
+    time: Int[Array, " choice"] = None  # pyright: ignore[reportAssignmentType]
+    sitting: Int[Array, " choice"] = None  # pyright: ignore[reportAssignmentType]
 
     def __post_init__(self):
-        _freeze(self, **{name: (value, np.int32) for name, value in vars(self).items()})
         n = len(self.slate)
+        _fill(self, n, strength=0, time=-1, sitting=-1)
+        _freeze(self, slate=(self.slate, np.int32), rank=(self.rank, np.int32))
         _check(self.slate.ndim == 2, f"slate must be [choice slot], got shape {self.slate.shape}.")
         _check(self.rank.shape == self.slate.shape, "rank and slate must have the same shape.")
-        for name in ("annotator", "objective", "context"):
-            shape = getattr(self, name).shape
-            _check(shape == (n,), f"{name} must be [choice] = [{n}], got shape {shape}.")
         ranked = (self.slate < 0) & (self.rank >= 0)
         _check(not ranked.any(), "an empty slot (slate -1) carries a rank.")
         best = np.where(self.rank >= 0, self.rank, np.iinfo(np.int32).max).min(1, initial=2**31 - 1)
         _check(bool((best == 0).all()), "every choice needs a best item: some row of rank has no 0.")
+        if self.form is None:
+            shown = (self.slate >= 0).sum(1)
+            single = ((self.rank == 0).sum(1) == 1) & (self.rank <= 0).all(1)
+            names = np.select([shown == 1, shown == 2, single], [4, 0, 1], 2)
+            object.__setattr__(self, "form", names)
+        _freeze(self, **{name: (getattr(self, name), np.int32) for name in ("annotator", "objective", "context")})
+        _freeze(self, strength=(self.strength, np.int8), form=(self.form, np.int8), time=(self.time, np.int64))
+        _freeze(self, sitting=(self.sitting, np.int32))
+        for name in ("annotator", "objective", "context", "strength", "form", "time", "sitting"):
+            shape = getattr(self, name).shape
+            _check(shape == (n,), f"{name} must be [choice] = [{n}], got shape {shape}.")
+        _check(bool((self.strength >= 0).all()), "strength has a negative entry; 0 = not stated.")
+        _check(bool(((self.form >= 0) & (self.form < len(FORMS))).all()), f"form must index {FORMS}.")
 
     def __len__(self) -> int:
         return len(self.slate)
@@ -90,6 +121,28 @@ class Choices:
         return Choices(**{name: value[counts] for name, value in vars(self).items()})
 
 
+@dataclass(frozen=True)
+class Scale:
+    """What grades mean.
+
+    Attributes:
+        name: of the scale, such as "helpfulness 0-4".
+        labels: of its grades, the lowest first; grade 0 is `labels[0]`.
+        form: "rating" (stars, Likert), "label" (yes/no and other ordered labels), "approval" (approved or not),
+            "vote" (disagree, pass, agree).
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    form: str = "rating"
+
+    def __post_init__(self):
+        _check(len(self.labels) >= 2, f"scale {self.name!r} has the labels {self.labels}; it needs at least two.")
+        _check(len(set(self.labels)) == len(self.labels), f"scale {self.name!r} names a label twice: {self.labels}.")
+        forms = ("rating", "label", "approval", "vote")
+        _check(self.form in forms, f"scale {self.name!r} has the form {self.form!r}; it is one of {', '.join(forms)}.")
+
+
 @dataclass(frozen=True, eq=False)
 class Grades:
     """Ratings, Likert grades, labels, approvals, agree/pass/disagree votes: one value for one item.
@@ -97,10 +150,12 @@ class Grades:
     Attributes:
         item: index of what was graded.
         value: grade on its scale, 0 = lowest.
-        scale: index of the scale.
+        scale: index of the scale (into `Feedback.scales`).
         annotator: index of who graded.
         objective: index of what was asked.
         context: place in the annotator's own order of work, -1 = unknown.
+        time: when, in seconds since 1970 (UTC), -1 = unknown.
+        sitting: index of the sitting (session, task, batch), -1 = unknown.
     """
 
     item: Int[Array, " grade"]
@@ -109,9 +164,12 @@ class Grades:
     annotator: Int[Array, " grade"]
     objective: Int[Array, " grade"]
     context: Int[Array, " grade"]
+    time: Int[Array, " grade"] = None  # pyright: ignore[reportAssignmentType]  # filled in
+    sitting: Int[Array, " grade"] = None  # pyright: ignore[reportAssignmentType]
 
     def __post_init__(self):
-        _freeze(self, **{name: (value, np.int32) for name, value in vars(self).items()})
+        _fill(self, len(self.item), time=-1, sitting=-1)
+        _freeze(self, **{n: (v, np.int64 if n == "time" else np.int32) for n, v in vars(self).items()})
         shapes = {name: value.shape for name, value in vars(self).items()}
         _check(set(shapes.values()) == {(len(self.item),)}, f"all fields must be [grade], got {shapes}.")
 
@@ -122,6 +180,10 @@ class Grades:
     def none(cls) -> "Grades":
         """Return an empty block."""
         return cls(*([np.zeros(0, np.int32)] * 6))
+
+    def where(self, counts: Bool[Array, " grade"]) -> "Grades":
+        """Return the grades for which `counts` is True."""
+        return Grades(**{name: value[counts] for name, value in vars(self).items()})
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,6 +212,7 @@ class Feedback:
         grades: all grades.
         provenance: where it came from: source config, content hash, rows read, rows set aside and why.
         truth: the simulated annotators' own utilities, if there are any.
+        scales: what the values of `grades` mean.
     """
 
     items: "Dataset"
@@ -159,6 +222,7 @@ class Feedback:
     grades: Grades
     provenance: dict[str, Any] = field(default_factory=dict)
     truth: Truth | None = None
+    scales: tuple[Scale, ...] = ()
 
     def __post_init__(self):
         for table, columns in (("items", ("prompt_id", "prompt", "response")), ("annotators", ("id", "weight"))):
@@ -172,6 +236,16 @@ class Feedback:
                 if index.size and not (lowest <= index.min() and index.max() < size):
                     bad = index[(index < lowest) | (index >= size)].flat[0]
                     raise InputError(f"{name}.{column} holds {bad}, outside {lowest}..{size - 1}.")
+        grades, levels = self.grades, np.array([len(scale.labels) for scale in self.scales] + [0])
+        known = (grades.scale >= 0) & (grades.scale < len(self.scales))
+        _check(bool(known.all()), f"grades.scale holds an index outside 0..{len(self.scales) - 1}; name it in scales.")
+        off = (grades.value < 0) | (grades.value >= levels[grades.scale])
+        if off.any():
+            row = int(off.argmax())
+            labels = self.scales[grades.scale[row]].labels
+            raise InputError(
+                f"grades.value[{row}] is {grades.value[row]}; its scale has the grades 0..{len(labels) - 1}."
+            )
 
     @property
     def prompt_id(self) -> Int[Array, " item"]:

@@ -7,7 +7,7 @@ import pytest
 from pluralign import reward
 from pluralign.errors import InputError
 from pluralign.reward.judgements import Judgements, Layout, outcomes
-from pluralign.types import Choices, Grades
+from pluralign.types import Choices, Grades, Scale
 
 
 def changed(votes, **fields):
@@ -46,13 +46,19 @@ def test_the_padded_layout_holds_every_judgement_once(simulation):
     np.testing.assert_array_equal(layout.judged, [1, 40, 7, 0, 13, 3])
 
 
+YES = Scale("good", ("no", "yes"), "label")
+
+
 def test_what_is_not_modelled_is_named(world):
     votes, one = world.votes, [0]
     three = Choices([[0, 1, 2]], [[0, 1, 2]], one, one, [-1])
     cases = [
         (replace(votes, choices=three), r"choice 0 has the slate \[0, 1, 2\].*not"),
         (replace(votes, choices=Choices([[0, -1]], [[0, -1]], one, one, [-1])), "only comparisons of the two items"),
-        (replace(votes, grades=Grades(one, one, one, one, one, one)), "1 grades, which are not modelled"),
+        (
+            replace(votes, grades=Grades(one, one, one, one, one, one), scales=(YES,)),
+            "1 grades, which are not modelled",
+        ),
         (
             changed(replace(votes, objectives=("kind", "short")), objective=np.arange(len(votes.choices)) % 2),
             "'kind', 'short'.*several are not modelled",
