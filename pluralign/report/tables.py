@@ -60,15 +60,15 @@ def _caveats(run: Run) -> dict[str, list[str]]:
     of_fit = list(run.posterior.fit.caveats) if run.posterior else []
     of_rules = [caveat for chosen in run.choices.values() for caveat in chosen.caveats]
     of_policies = [caveat for trained in run.policies.values() for caveat in trained.caveats]
-    everything = list(dict.fromkeys(of_fit + of_rules + of_policies))
-    sections = {
+    of_choices = list(dict.fromkeys(of_fit + of_rules))
+    return {
+        "all": of_choices,
         "fit": of_fit,
         "preferences": of_fit,
-        "rules": everything,
-        "agreement": everything,
-        "policies": everything,
+        "rules": of_choices,
+        "agreement": of_choices,
+        "policies": list(dict.fromkeys(of_choices + of_policies)),  # how a policy was trained says nothing of the rules
     }
-    return {"all": everything, **sections}
 
 
 def _annotators(run: Run, attribute: str | None) -> dict[str, Any] | None:

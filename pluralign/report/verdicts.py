@@ -89,7 +89,7 @@ def _agreement(table: Tables) -> Iterator[str]:
         return
     names, tv, top = table["rules"], table["tv"], table["same_top"]
     pairs = [(a, b) for a in range(len(names)) for b in range(a)]
-    a, b = max(pairs, key=lambda pair: tv[pair[0]][pair[1]])
+    a, b = min(pairs, key=lambda pair: (top[pair[0]][pair[1]], -tv[pair[0]][pair[1]]))
     extent = "Rules agree" if top[a][b] >= 0.95 else "Rules differ" if top[a][b] < 0.8 else "Rules mostly agree"
     yield (
         f"{extent}: the two least alike, {names[b]} and {names[a]}, have the same top candidate on "

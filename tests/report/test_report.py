@@ -16,7 +16,7 @@ from pluralign import artifacts, report
 from pluralign.errors import InputError
 from pluralign.report import figures
 from pluralign.report.words import decimals, interval, number, percent
-from pluralign.types import Choice, Evaluation, Feedback, RewardPosterior, Utilities
+from pluralign.types import Choice, Evaluation, Feedback, Policy, RewardPosterior, Utilities
 
 VOID = {"meta", "br", "link", "img", "hr", "input"}
 RUNS = ("demo", "doubtful", "crowd", "api")
@@ -237,6 +237,19 @@ def test_what_a_fit_has_wrong_stands_in_every_section_that_depends_on_it(doubtfu
     assert all(c.startswith(("The judgements", "Annotators and", "Artifacts", "Package")) for c in unmarked), unmarked
     written, found = read(demo)
     assert not any("†" in text for text in found.text.values()) and written.caveats == ()
+
+
+def test_what_a_training_has_wrong_is_no_doubt_about_the_rules(demo, tmp_path):
+    run = shutil.copytree(demo, tmp_path / "run")
+    trained = artifacts.load(run / "policies" / "maximin" / "policy", Policy)
+    artifacts.save(replace(trained, caveats=("9 candidates were cut.",)), run / "policies" / "maximin" / "policy")
+    written = report.write(run)
+    page = Page(written.html.read_text(encoding="utf-8"))
+    assert "9 candidates were cut." in page.text["policies"] and "†" in page.text["policies"]
+    assert not any("†" in page.text[section] for section in SECTIONS if section != "policies")
+    console = Console(width=80, record=True, file=io.StringIO(), color_system=None)
+    console.print(report.summary_table(written))
+    assert "9 candidates" in console.export_text()
 
 
 def test_what_is_absent_is_named_with_its_reason(crowd, api):
