@@ -20,7 +20,8 @@ def summary_table(report: Report) -> Table:
     known = any(row["true_gain"] is not None for row in (*chosen, *trained))
     mark = " †" if report.caveats else ""
     title = f"Welfare of groups before and after, and gain with 90 % interval{mark}"
-    caption = "\n".join([f"unit: {tables['rules']['scale']}", *(f"† {caveat}" for caveat in tables["caveats"]["policies"])])
+    caveats = (f"† {caveat}" for caveat in tables["caveats"]["policies"])
+    caption = "\n".join([f"unit: {tables['rules']['scale']}", *caveats])
     table = Table(
         title=Text(title), caption=Text(caption), title_justify="left", caption_justify="left", box=None, width=None
     )
