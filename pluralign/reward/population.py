@@ -84,6 +84,9 @@ class AbstractPopulation(ABC):
         notes = [f"Priors are per {judgements.unit:.4g} units of feature, the root mean square length of a difference."]
         if not layout.ties:
             notes.append("The feedback holds no tie, so ties are impossible in the model: plain Bradley-Terry.")
+        if votes.choices.strength.any():
+            stated = int((votes.choices.strength > 0).sum())
+            notes.append(f"{stated:,} judgements say how strongly; the model takes only which response is preferred.")
         report = replace(report, notes=(*report.notes, *notes))
         if report.caveats:
             warnings.warn(" ".join(report.caveats), ConvergenceWarning, stacklevel=2)

@@ -89,3 +89,13 @@ def test_features_of_other_items_are_refused(world, simulation):
 def test_hyperparameters_out_of_range_are_named(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+def test_strength_is_not_used_and_that_is_said(world):
+    votes = changed(world.votes, strength=np.arange(len(world.votes.choices)) % 3)
+    inference = reward.SVI(steps=20, draws=5)
+    plain, strong = (reward.Pooled().fit(v, world.phi, inference=inference, seed=0) for v in (world.votes, votes))
+    np.testing.assert_array_equal(plain.weights, strong.weights)
+    stated = len(world.votes.choices) * 2 // 3
+    assert any(f"{stated:,} judgements say how strongly" in note for note in strong.fit.notes)
+    assert not any("how strongly" in note for note in plain.fit.notes)
