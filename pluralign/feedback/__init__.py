@@ -5,9 +5,10 @@
 """
 
 from pluralign.feedback.community import Community, Group
+from pluralign.feedback.preflib import Preflib
 from pluralign.feedback.source import AbstractSource
 from pluralign.feedback.split import holdout
 from pluralign.feedback.summary import Summary, describe
 from pluralign.feedback.table import Table
 
-__all__ = ["AbstractSource", "Community", "Group", "Summary", "Table", "describe", "holdout"]
+__all__ = ["AbstractSource", "Community", "Group", "Preflib", "Summary", "Table", "describe", "holdout"]
