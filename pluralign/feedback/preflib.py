@@ -146,8 +146,11 @@ class _Ballots:
 
 
 def _read(path: Path) -> _Ballots:
-    with read._opened(path) as stream:
-        lines = [(n, line) for n, line in enumerate(read._lines(path, stream), 1) if line.strip()]
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}, byte {error.start + 1}: this is not UTF-8; save the file as UTF-8.") from error
+    lines = [(n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
     header, places = {}, {}
     for n, line in lines:
         if line.startswith("#"):
