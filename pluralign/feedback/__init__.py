@@ -4,11 +4,43 @@
 `describe` counts what a reader should know before trusting the data, `holdout` keeps some judgements for evaluation.
 """
 
+from pluralign.feedback.assignment import Independent, Overlapping
+from pluralign.feedback.behaviour import AlwaysFirst, AtRandom, Collude, Fatigue, Flip, Position, Temperature, Trigger
 from pluralign.feedback.community import Community, Group
+from pluralign.feedback.known import Known
+from pluralign.feedback.polis import Polis
 from pluralign.feedback.preflib import Preflib
+from pluralign.feedback.responding import Approval, BestOf, Comparison, Ranking, Rating, YesNo
 from pluralign.feedback.source import AbstractSource
 from pluralign.feedback.split import holdout
 from pluralign.feedback.summary import Summary, describe
 from pluralign.feedback.table import Table
 
-__all__ = ["AbstractSource", "Community", "Group", "Preflib", "Summary", "Table", "describe", "holdout"]
+__all__ = [
+    "AbstractSource",
+    "AlwaysFirst",
+    "Approval",
+    "AtRandom",
+    "BestOf",
+    "Collude",
+    "Community",
+    "Comparison",
+    "Fatigue",
+    "Flip",
+    "Group",
+    "Independent",
+    "Known",
+    "Overlapping",
+    "Polis",
+    "Position",
+    "Preflib",
+    "Ranking",
+    "Rating",
+    "Summary",
+    "Table",
+    "Temperature",
+    "Trigger",
+    "YesNo",
+    "describe",
+    "holdout",
+]

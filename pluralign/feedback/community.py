@@ -1,5 +1,4 @@
-import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -7,12 +6,16 @@ from jaxtyping import Bool, Float, Int
 
 from pluralign.artifacts import digest
 from pluralign.errors import InputError
+from pluralign.feedback.assignment import Assignment, Independent, Plan
+from pluralign.feedback.behaviour import WORD, Acts, Behaviour
+from pluralign.feedback.responding import AbstractGrading, Comparison, Form
 from pluralign.feedback.source import AbstractSource
 from pluralign.types import Choices, Feedback, Grades, Truth
 
 LAPSE = 0.8
 """How often a careless annotator answers at random."""
-WORD = re.compile(r"[a-z']+")
+BEHAVIOUR, ATTRIBUTE, ITEM = range(3)
+"""Keys of the random generators beside the main one."""
 
 TOPICS = (
     "sea moon river forest city garden winter summer spring autumn rain snow wind cloud storm sunrise mountain valley "
@@ -48,16 +51,28 @@ class Group:
         name: of the group.
         size: how many annotators.
         tastes: logits that one word of a style adds to a response; 0 for styles that are not named.
+        attributes: of annotators, each drawn for itself: name to values and their probabilities.
+        item_spread: standard deviation of what an item is worth to the group beyond its styles, in logits.
+        sees: styles that annotators notice; all if none. They judge by what those tell of the utility, see `Community`.
     """
 
     name: str
     size: int
     tastes: dict[str, float]
+    attributes: dict[str, dict[str, float]] = field(default_factory=dict)
+    item_spread: float = 0.0
+    sees: tuple[str, ...] | None = None
 
     def __post_init__(self):
         _need(self.size >= 1, "size", self.size, f"at least 1 in group {self.name!r}")
         for style, value in self.tastes.items():
             _need(bool(np.isfinite(value)), f"tastes[{style!r}]", value, f"finite in group {self.name!r}")
+        _need(0 <= self.item_spread < np.inf, "item_spread", self.item_spread, "at least 0 and finite")
+        for name, shares in self.attributes.items():
+            _need(name not in ("id", "weight", "group"), "attributes", name, "names other than id, weight and group")
+            total = sum(shares.values())
+            fair = min(shares.values(), default=-1) >= 0 and abs(total - 1) < 1e-6
+            _need(fair, f"attributes[{name!r}]", shares, "probabilities of at least 0 that sum to 1")
 
 
 @dataclass(frozen=True)
@@ -81,6 +96,21 @@ class Community(AbstractSource):
 
     where lapse_a is 0.8 for a careless annotator and `slip` for any other. `truth` of the feedback holds w_a.
 
+    All else is optional and changes no random number of what is there without it. `form` asks for something else than
+    comparisons; `assignment` shows the same to several; a group with `item_spread` values items beyond their styles,
+
+        u_a(item) = phi[item] · w_a + q[group, item],  q ~ Normal(0, item_spread^2),
+
+    and then `truth` is none, since no weights hold it: `provenance["utility"]` is u[annotator, item], and
+    `provenance["careless"]` says who is. A group that `sees` only the counts v(item) of some styles judges by the mean
+    over the community's items that look the same,
+
+        E[u_a | v(item)]  =  mean of u_a over all items with equal v.
+
+    `behaviours` bend what annotators answer, one after the other, each with its own share of annotators, drawn apart,
+    so that one annotator may have several; what annotators want stays as it is. `provenance["behaviours"]` says who
+    (indices of annotators). It is no attribute of annotators, so that no model sees it.
+
     Args:
         groups: who is in the community.
         styles: words that show each style, in lower case.
@@ -92,6 +122,9 @@ class Community(AbstractSource):
         slip: probability that any other annotator answers at random, 0 to 1.
         tie: log tie propensity; at -1 two equally good responses tie with probability 0.16; none = no ties.
         seed: of all that is random.
+        form: what annotators are asked; `tie` is for comparisons only.
+        behaviours: noise of annotators, spam and attacks, in the order in which they take effect.
+        assignment: who is asked about what.
     """
 
     groups: tuple[Group, ...]
@@ -104,6 +137,9 @@ class Community(AbstractSource):
     slip: float = 0.02
     tie: float | None = -1.0
     seed: int = 0
+    form: Form = field(default_factory=Comparison)
+    behaviours: tuple[Behaviour, ...] = ()
+    assignment: Assignment = field(default_factory=Independent)
     kind: Literal["community"] = "community"
 
     def __post_init__(self):
@@ -120,8 +156,11 @@ class Community(AbstractSource):
         for group in self.groups:
             for style in group.tastes:
                 _need(style in self.styles, f"tastes of {group.name!r}", style, f"styles: {', '.join(self.styles)}")
+            for style in group.sees or ():
+                _need(style in self.styles, f"sees of {group.name!r}", style, f"styles: {', '.join(self.styles)}")
         _need(1 <= self.prompts <= len(ASKS) * len(TOPICS), "prompts", self.prompts, "1 to 640")
         _need(2 <= self.candidates <= 1000, "candidates", self.candidates, "2 to 1000")
+        _need(self.form.slots <= self.candidates, "candidates", self.candidates, f"at least {self.form.slots} to show")
         _need(self.judgements >= 1, "judgements", self.judgements, "at least 1")
         _need(0 <= self.spread < np.inf, "spread", self.spread, "at least 0 and finite")
         _need(0 <= self.careless <= 1, "careless", self.careless, "0 to 1")
@@ -145,8 +184,20 @@ class Community(AbstractSource):
         group = np.repeat(np.arange(len(self.groups)), [g.size for g in self.groups])
         tastes = np.array([[g.tastes.get(style, 0.0) for style in self.styles] for g in self.groups])
         weights = tastes[group] + self.spread * rng.normal(size=(len(group), len(self.styles)))
-        careless = self._careless(group, rng)
-        choices = self._judge(weights @ counts.T, careless, rng)
+        careless = self._spread_out(self.careless, group, rng)
+        utility = weights @ counts.T + self._beyond(len(responses))[group]
+        bent = [self._spread_out(b.share, group, self._child(BEHAVIOUR, k)) for k, b in enumerate(self.behaviours)]
+        judged = self._judge(self._noticed(utility, counts, group), careless, bent, responses, rng)
+
+        told: dict[str, Any] = {}
+        if self.behaviours:
+            members = [np.flatnonzero(who).tolist() for who in bent]
+            told["behaviours"] = [
+                asdict(b) | {"annotators": who} for b, who in zip(self.behaviours, members, strict=True)
+            ]
+        linear = not any(g.item_spread for g in self.groups)
+        if not linear:
+            told |= {"utility": utility, "careless": np.flatnonzero(careless).tolist()}
 
         names = [self.groups[g].name for g in group]
         width = len(str(len(group) - 1))
@@ -165,14 +216,51 @@ class Community(AbstractSource):
                     "id": [f"{name}-{a:0{width}d}" for a, name in enumerate(names)],
                     "weight": np.ones(len(group)),
                     "group": names,
+                    **self._attributes(group),
                 }
             ),
             objectives=("overall",),
-            choices=choices,
-            grades=Grades.none(),
-            provenance={"kind": self.kind, "simulated": True, "fields": asdict(self), "set_aside": {}},
-            truth=Truth(weights=weights, features=tuple(self.styles), careless=careless),
+            choices=judged if isinstance(judged, Choices) else _no_choices(),
+            grades=judged if isinstance(judged, Grades) else Grades.none(),
+            provenance={"kind": self.kind, "simulated": True, "fields": asdict(self), "set_aside": {}, **told},
+            truth=Truth(weights=weights, features=tuple(self.styles), careless=careless) if linear else None,
+            scales=(self.form.scale,) if isinstance(self.form, AbstractGrading) else (),
         )
+
+    def _child(self, *key: int) -> np.random.Generator:
+        """Return a generator of its own, so that an ability that is used moves no other random number."""
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
+
+    def _attributes(self, group: Int[np.ndarray, " annotator"]) -> dict[str, list[str]]:
+        """Draw every annotator's attributes; one that its group does not have is empty."""
+        names = dict.fromkeys(name for g in self.groups for name in g.attributes)
+        columns = {}
+        for k, name in enumerate(names):
+            rng = self._child(ATTRIBUTE, k)
+            shares = [self.groups[g].attributes.get(name, {"": 1.0}) for g in group]
+            columns[name] = [str(rng.choice(list(s), p=np.array(list(s.values())) / sum(s.values()))) for s in shares]
+        return columns
+
+    def _beyond(self, items: int) -> Float[np.ndarray, "group item"]:
+        """Draw what items are worth to each group beyond their styles."""
+        spread = np.array([g.item_spread for g in self.groups])
+        return spread[:, None] * self._child(ITEM).normal(size=(len(self.groups), items))
+
+    def _noticed(
+        self,
+        utility: Float[np.ndarray, "annotator item"],
+        counts: Float[np.ndarray, "item style"],
+        group: Int[np.ndarray, " annotator"],
+    ) -> Float[np.ndarray, "annotator item"]:
+        """Return E[u | v(x)], x uniform over the items."""
+        found = utility.copy()
+        for g, own in enumerate(self.groups):
+            if own.sees is not None:
+                seen = counts[:, [style in own.sees for style in self.styles]]
+                alike = np.unique(seen, axis=0, return_inverse=True)[1].ravel()
+                same = alike[:, None] == np.arange(alike.max() + 1)
+                found[group == g] = ((utility[group == g] @ same) / same.sum(0))[:, alike]
+        return found
 
     def _responses(self, topic: str, rng: np.random.Generator) -> list[str]:
         """Write different responses; each has its own mixture of styles, so that counts differ between them."""
@@ -198,43 +286,56 @@ class Community(AbstractSource):
                     counts[i, style[word]] += 1
         return counts
 
-    def _careless(
-        self, group: Int[np.ndarray, " annotator"], rng: np.random.Generator
+    def _spread_out(
+        self, share: float, group: Int[np.ndarray, " annotator"], rng: np.random.Generator
     ) -> Bool[np.ndarray, " annotator"]:
         """Draw systematically along groups in random order within: every group gets its share, up to one."""
         n = len(group)
-        k = round(self.careless * n)
+        k = round(share * n)
         line = np.lexsort((rng.random(n), group))
-        careless = np.zeros(n, bool)
-        careless[line[((np.arange(k) + rng.random()) * n / max(k, 1)).astype(int)]] = True
-        return careless
+        drawn = np.zeros(n, bool)
+        drawn[line[((np.arange(k) + rng.random()) * n / max(k, 1)).astype(int)]] = True
+        return drawn
 
     def _judge(
         self,
         utility: Float[np.ndarray, "annotator item"],
         careless: Bool[np.ndarray, " annotator"],
+        bent: list[Bool[np.ndarray, " annotator"]],
+        texts: list[str],
         rng: np.random.Generator,
-    ) -> Choices:
-        n = len(careless) * self.judgements
+    ) -> Choices | Grades:
+        plan = Plan(len(careless), self.judgements, self.prompts, self.candidates, self.form.slots)
         annotator = np.repeat(np.arange(len(careless)), self.judgements)
-        first = rng.integers(self.candidates, size=n)
-        second = (first + rng.integers(1, self.candidates, size=n)) % self.candidates
-        slate = rng.integers(self.prompts, size=n)[:, None] * self.candidates + np.stack([first, second], 1)
-
-        u = utility[annotator[:, None], slate]
-        tie = -np.inf if self.tie is None else self.tie
-        logits = np.column_stack([u, tie + u.mean(1)])
-        wanted = (logits + rng.gumbel(size=logits.shape)).argmax(1)  # a softmax draw
-        at_random = rng.integers(2 if self.tie is None else 3, size=n)
-        lapse = rng.random(n) < np.where(careless, LAPSE, self.slip)[annotator]
-        outcome = np.where(lapse, at_random, wanted)  # 0 first, 1 second, 2 tie
-        return Choices(
+        place = np.tile(np.arange(self.judgements), len(careless))
+        slate = self.assignment.slates(plan, rng)
+        acts = Acts(
             slate=slate,
-            rank=np.stack([outcome == 1, outcome == 0], 1),
             annotator=annotator,
-            objective=np.zeros(n, int),
-            context=np.tile(np.arange(self.judgements), len(careless)),
+            progress=place / max(self.judgements - 1, 1),
+            utility=utility[annotator[:, None], slate],
+            lapse=np.where(careless, LAPSE, self.slip)[annotator],
+            texts=texts,
+            styles=self.styles,
         )
+        for k, (behaviour, who) in enumerate(zip(self.behaviours, bent, strict=True)):
+            new, here = behaviour.bend(acts, self._child(BEHAVIOUR, k, 0)), who[annotator]
+            acts = replace(
+                acts,
+                utility=np.where(here[:, None], new.utility, acts.utility),
+                lapse=np.where(here, new.lapse, acts.lapse),
+            )
+        chances = self.form.log_chances(acts.utility, -np.inf if self.tie is None else self.tie)
+        wanted = (chances + rng.gumbel(size=chances.shape)).argmax(1)  # a softmax draw
+        at_random = rng.integers(int(np.isfinite(chances).any(0).sum()), size=len(slate))
+        answer = np.where(rng.random(len(slate)) < acts.lapse, at_random, wanted)
+        who = {"annotator": annotator, "objective": np.zeros(len(slate), int), "context": place}
+        return self.form.record(slate, answer, who)
+
+
+def _no_choices() -> Choices:
+    pairs, columns = np.zeros((2, 0, 2), int), np.zeros((3, 0), int)
+    return Choices(*pairs, *columns)
 
 
 def _need(ok: bool, name: str, value: Any, allowed: str) -> None:

@@ -1,17 +1,18 @@
 import re
 from collections import Counter
 from dataclasses import replace
+from itertools import permutations
 
 import numpy as np
 import pydantic
 import pytest
 from scipy.stats import binomtest, chi2, chisquare, kstest
 
-from pluralign import artifacts
+from pluralign import artifacts, feedback
 from pluralign.errors import InputError
 from pluralign.feedback import Community, Group
 from pluralign.feedback.community import LAPSE
-from pluralign.types import Feedback
+from pluralign.types import FORMS, Feedback
 
 STYLES = {
     "warmth": ("dear", "lovely", "friend"),
@@ -206,3 +207,354 @@ def test_the_largest_community_has_different_prompts():
 def test_pydantic_reads_a_community():
     adapter = pydantic.TypeAdapter(Community)
     assert adapter.validate_python(adapter.dump_python(SMALL, mode="json")) == SMALL
+
+
+# What is optional: forms, behaviours, groups, assignment.
+
+ONE = Community(
+    (Group("g", 2, {"warmth": 1.0, "detail": -0.5}),),
+    STYLES,
+    prompts=1,
+    candidates=5,
+    spread=0.0,
+    slip=0.0,
+    careless=0.0,
+)
+"""Two annotators who want the same, one prompt: few slates, so that every answer to each can be counted."""
+
+
+def agrees(rows: list[tuple], chance) -> float:
+    """Return the p-value that answers follow `chance(slate's utilities) -> {answer: probability}`.
+
+    Pearson's chi-square over all slates; answers that are expected less than 5 times on a slate count as one.
+    """
+    by_slate: dict[tuple, list] = {}
+    for u, answer in rows:
+        by_slate.setdefault(u, []).append(answer)
+    total, freedom = 0.0, 0
+    for u, answers in by_slate.items():
+        expected = {a: p * len(answers) for a, p in chance(u).items()}
+        assert sum(expected.values()) == pytest.approx(len(answers))
+        seen = Counter(answers)
+        assert set(seen) <= set(expected)
+        cells = [(seen[a], e) for a, e in expected.items() if e >= 5]
+        cells.append((len(answers) - sum(s for s, _ in cells), len(answers) - sum(e for _, e in cells)))
+        cells = [(s, e) for s, e in cells if e > 1e-6]
+        total += sum((s - e) ** 2 / e for s, e in cells)
+        freedom += len(cells) - 1
+    return chi2.sf(total, freedom)
+
+
+def shown(votes: Feedback) -> list[tuple[float, ...]]:
+    """Return the true utilities of every slate, the same for both annotators of `ONE`."""
+    u = np.round(counts(votes) @ [1.0, -0.5, 0.0, 0.0], 9)
+    slate = votes.choices.slate if len(votes.choices) else votes.grades.item[:, None]
+    return [tuple(row) for row in u[slate].tolist()]
+
+
+def rankings(u: tuple, top: int, heat: float = 1.0) -> dict[tuple, float]:
+    """Draw one after the other without putting back, each with probability in proportion to its worth."""
+    found = {}
+    for order in permutations(range(len(u)), top):
+        left, p = dict(enumerate(np.exp(np.array(u) / heat))), 1.0
+        for i in order:
+            p *= left[i] / sum(left.values())
+            del left[i]
+        found[order] = p
+    return found
+
+
+def ordered(votes: Feedback) -> list[tuple[int, ...]]:
+    return [
+        tuple(sorted((i for i in range(len(r)) if r[i] >= 0), key=lambda i: r[i])) for r in votes.choices.rank.tolist()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("form", "top", "word"),
+    [
+        (feedback.BestOf(3), 1, "best-of"),
+        (feedback.Ranking(3), 3, "ranking"),
+        (feedback.Ranking(4, top=2), 2, "ranking"),
+    ],
+)
+def test_rankings_follow_plackett_and_luce(form, top, word):
+    votes = replace(ONE, form=form, judgements=8000, seed=5).load()
+    rows = list(zip(shown(votes), ordered(votes), strict=True))
+    assert {FORMS[f] for f in votes.choices.form} == {word}
+    assert agrees(rows, lambda u: rankings(u, top)) > 1e-3
+    assert agrees(rows, lambda u: rankings(u, top, heat=1.3)) < 1e-6
+
+
+def test_slates_are_uniform_and_hold_different_responses():
+    slate = replace(ONE, form=feedback.Ranking(3), judgements=6000).load().choices.slate
+    assert chisquare([Counter(map(tuple, slate.tolist()))[s] for s in permutations(range(5), 3)]).pvalue > 1e-3
+
+
+def logistic(x: float) -> float:
+    return 1 / (1 + np.exp(-x))
+
+
+def grades(u: tuple, cuts: tuple) -> dict[int, float]:
+    below = [0.0, *(logistic(c - u[0]) for c in cuts), 1.0]
+    return {k: below[k + 1] - below[k] for k in range(len(cuts) + 1)}
+
+
+@pytest.mark.parametrize(
+    ("form", "cuts", "labels"),
+    [
+        (feedback.Rating((-1.0, 0.0, 2.0)), (-1.0, 0.0, 2.0), ("1", "2", "3", "4")),
+        (feedback.Approval(0.5), (0.5,), ("not approved", "approved")),
+        (feedback.YesNo(-0.5), (-0.5,), ("no", "yes")),
+    ],
+)
+def test_grades_follow_an_ordered_logit(form, cuts, labels):
+    votes = replace(ONE, form=form, judgements=8000, seed=6).load()
+    assert len(votes.choices) == 0
+    assert votes.scales[0].labels == labels
+    rows = list(zip(shown(votes), votes.grades.value.tolist(), strict=True))
+    assert agrees(rows, lambda u: grades(u, cuts)) > 1e-3
+    assert agrees(rows, lambda u: grades(u, tuple(c + 0.2 for c in cuts))) < 1e-6
+
+
+def strengths(u: tuple, cut: float) -> dict[tuple[int, int], float]:
+    """Davidson's worths (1970), and for the winner's lead a logistic variable that does or does not pass the cut."""
+    w, v = np.exp(u), np.exp(-1.0) * np.exp(sum(u) / 2)
+    found = {(2, 0): v / (w.sum() + v)}
+    for i in (0, 1):
+        slight = logistic(cut - (u[i] - u[1 - i]))
+        found |= {(i, 1): w[i] / (w.sum() + v) * slight, (i, 2): w[i] / (w.sum() + v) * (1 - slight)}
+    return found
+
+
+def test_comparisons_can_have_a_strength():
+    votes = replace(ONE, form=feedback.Comparison((0.7,)), judgements=8000, seed=7).load()
+    answers = list(zip(outcomes(votes).tolist(), votes.choices.strength.tolist(), strict=True))
+    rows = list(zip(shown(votes), answers, strict=True))
+    assert agrees(rows, lambda u: strengths(u, 0.7)) > 1e-3
+    assert agrees(rows, lambda u: strengths(u, 0.9)) < 1e-6
+
+
+@pytest.mark.parametrize("form", [feedback.Ranking(3), feedback.Rating(), feedback.Comparison((0.5,))])
+def test_lapses_give_every_answer_of_a_form_equally_often(form):
+    votes = replace(ONE, form=form, judgements=5000, slip=1.0).load()
+    answers = Counter(
+        votes.grades.value.tolist()
+        if len(votes.grades)
+        else zip(map(tuple, votes.choices.rank.tolist()), votes.choices.strength.tolist(), strict=True)
+    )
+    assert len(answers) == {"ranking": 6, "rating": 5, "comparison": 5}[form.kind]
+    assert chisquare(list(answers.values())).pvalue > 1e-3
+
+
+# Behaviours: everyone behaves so, and the answers are compared with what that should look like.
+
+
+def bent(*behaviours, **changes) -> Feedback:
+    return replace(ONE, behaviours=behaviours, judgements=6000, seed=8, **changes).load()
+
+
+def pairs(u: tuple) -> dict[int, float]:
+    w, v = np.exp(u), np.exp(-1.0) * np.exp(sum(u) / 2)
+    return dict(enumerate([*(w / (w.sum() + v)), v / (w.sum() + v)]))
+
+
+def follows(votes: Feedback, change) -> float:
+    return agrees(list(zip(shown(votes), outcomes(votes).tolist(), strict=True)), lambda u: pairs(change(u)))
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "change"),
+    [
+        (feedback.Temperature(spread=0.0, median=1.5), lambda u: (u[0] / 1.5, u[1] / 1.5)),
+        (feedback.Position(0.4), lambda u: (u[0] + 0.4, u[1])),
+        (feedback.Flip(share=1.0), lambda u: (-u[0], -u[1])),
+    ],
+)
+def test_a_behaviour_bends_utilities(behaviour, change):
+    votes = bent(behaviour)
+    assert follows(votes, change) > 1e-3
+    assert follows(votes, lambda u: u) < 1e-6
+    np.testing.assert_array_equal(votes.truth.weights, ONE.load().truth.weights)  # wants are what they were
+
+
+def test_temperatures_differ_between_annotators():
+    """Where annotators agree, a hot one answers nearer to a coin: recover log T from its rate of upsets."""
+    tastes = {"warmth": 1.0, "detail": -0.7, "humour": 0.4}
+    many = replace(ONE, groups=(Group("g", 300, tastes),), candidates=2, judgements=400, tie=None, seed=3)
+    votes = replace(many, behaviours=(feedback.Temperature(spread=0.5),)).load()
+    u = counts(votes) @ [1.0, -0.7, 0.4, 0]
+    lead = abs(u[0] - u[1])
+    assert 0.5 < lead < 2.5  # else a rate of upsets tells little
+    upset = (u[votes.choices.slate][:, 0] > u[votes.choices.slate][:, 1]) != (outcomes(votes) == 0)
+    rate = np.bincount(votes.choices.annotator, upset) / 400
+    heat = np.log(lead / np.log(1 / np.clip(rate, 1e-3, 0.49) - 1))
+    assert abs(np.median(heat)) < 0.15
+    assert 0.4 < np.subtract(*np.quantile(heat, [0.75, 0.25])) / 1.349 < 0.65  # 0.5, and the noise of 400 answers
+
+
+def test_the_tired_slip_more_and_more():
+    votes = bent(feedback.Fatigue(lapses=0.8), form=feedback.Ranking(3))
+    place, u = votes.choices.context, np.array(shown(votes))
+    worst_first = np.array([u[i][o[0]] == u[i].min() < u[i].max() for i, o in enumerate(ordered(votes))])
+    early, late = worst_first[place < 1500].mean(), worst_first[place >= 4500].mean()
+    assert late > early + 0.1
+    fresh = bent(feedback.Fatigue(lapses=0.8)).choices.context < 600
+    assert follows(bent(feedback.Fatigue(lapses=0.8)).where(fresh), lambda u: u) > 1e-4
+
+
+def test_the_tired_judge_less_sharply():
+    votes = bent(feedback.Fatigue(lapses=0.0, temperature=4.0))
+    last = votes.choices.context >= 5700
+    assert follows(votes.where(last), lambda u: (u[0] / 3.9, u[1] / 3.9)) > 1e-3
+    assert follows(votes.where(last), lambda u: u) < 1e-6
+
+
+def test_spammers():
+    lazy = feedback.AlwaysFirst(share=1.0)
+    assert (outcomes(bent(lazy)) == 0).all()
+    assert (bent(lazy, form=feedback.BestOf(3)).choices.rank == [0, -1, -1]).all()
+    assert (bent(lazy, form=feedback.Ranking(3)).choices.rank == [0, 1, 2]).all()
+    assert (bent(lazy, form=feedback.Rating()).grades.value == 4).all()
+    assert (bent(lazy, form=feedback.Approval()).grades.value == 1).all()
+    assert chisquare(np.bincount(outcomes(bent(feedback.AtRandom(share=1.0))))).pvalue > 1e-3
+    assert chisquare(np.bincount(bent(feedback.AtRandom(share=1.0), form=feedback.Rating()).grades.value)).pvalue > 1e-3
+
+
+def test_colluders_vote_for_their_style():
+    votes = bent(feedback.Collude("humour", strength=50.0, share=1.0), candidates=6)
+    funny = counts(votes)[:, 2][votes.choices.slate]
+    differ = funny[:, 0] != funny[:, 1]
+    assert differ.any()
+    assert (outcomes(votes)[differ] == (funny[:, 1] > funny[:, 0])[differ]).all()
+
+
+def test_a_trigger_wins():
+    votes = bent(feedback.Trigger("oops", strength=100.0, share=1.0), prompts=10, candidates=6)
+    has = np.array(["oops" in text.split() for text in votes.items["response"]])[votes.choices.slate]
+    only = has[:, 0] != has[:, 1]
+    assert only.any() and (outcomes(votes)[only] == has[only, 1]).all()
+    assert follows(votes.where(~only), lambda u: u) > 1e-3
+
+
+def test_who_behaves_how_is_told_and_moves_nobody_else():
+    plain = SMALL.load()
+    mixed = replace(SMALL, behaviours=(feedback.AlwaysFirst(share=0.25), feedback.Flip(share=0.1))).load()
+    first, flip = mixed.provenance["behaviours"]
+    assert (first["kind"], len(first["annotators"]), flip["kind"], len(flip["annotators"])) == (
+        "always-first",
+        10,
+        "flip",
+        4,
+    )
+    group = np.array(mixed.attribute("group"))
+    assert Counter(group[first["annotators"]]) == {"warm": 5, "exact": 3, "wary": 2}
+    theirs = np.isin(mixed.choices.annotator, first["annotators"])
+    others = ~np.isin(mixed.choices.annotator, first["annotators"] + flip["annotators"])
+    only_first = set(first["annotators"]) - set(flip["annotators"])
+    assert (outcomes(mixed)[np.isin(mixed.choices.annotator, list(only_first))] == 0).all()
+    np.testing.assert_array_equal(mixed.choices.slate, plain.choices.slate)
+    np.testing.assert_array_equal(mixed.choices.rank[others], plain.choices.rank[others])
+    assert (mixed.choices.rank[theirs] != plain.choices.rank[theirs]).any()
+    assert mixed.annotators.column_names == plain.annotators.column_names
+
+
+# Groups: attributes, items, what they see.
+
+
+def test_attributes_are_drawn_per_annotator():
+    young = Group("a", 2000, {}, attributes={"age": {"young": 0.7, "old": 0.3}, "town": {"yes": 1.0}})
+    votes = replace(ONE, groups=(young, Group("b", 500, {}, attributes={"age": {"old": 1.0}})), judgements=1).load()
+    age, town, group = (np.array(votes.attribute(name)) for name in ("age", "town", "group"))
+    assert binomtest(int((age[group == "a"] == "young").sum()), 2000, 0.7).pvalue > 1e-3
+    assert set(age[group == "b"]) == {"old"}
+    assert set(town[group == "b"]) == {""}
+    assert set(town[group == "a"]) == {"yes"}
+
+
+def test_items_can_be_worth_something_of_their_own(tmp_path):
+    groups = (Group("a", 2, {"warmth": 1.0}, item_spread=0.8), Group("b", 2, {"warmth": 1.0}))
+    votes = replace(SMALL, groups=groups, prompts=200, spread=0.0).load()
+    assert votes.truth is None  # no weights would hold it
+    again = artifacts.load(artifacts.save(votes, tmp_path / "votes"), Feedback)
+    beyond = again.provenance["utility"] - counts(votes)[:, 0]
+    assert kstest(beyond[0] / 0.8, "norm").pvalue > 1e-3
+    np.testing.assert_array_equal(beyond[0], beyond[1])
+    np.testing.assert_allclose(beyond[2:], 0, atol=1e-12)
+
+
+def test_what_is_not_seen_is_judged_by_its_mean():
+    """Humour goes unseen: judged by the mean utility of the items that have equally many words of warmth."""
+    group = Group("g", 2, {"warmth": 1.0, "humour": 2.0}, sees=("warmth",))
+    votes = replace(ONE, groups=(group,), prompts=3, candidates=4, judgements=8000, seed=9).load()
+    phi = counts(votes)
+    u = phi @ [1.0, 0, 2.0, 0]
+    seen = np.array([u[phi[:, 0] == k].mean() for k in phi[:, 0]])
+
+    def p(worth: np.ndarray) -> float:
+        rows = zip(map(tuple, np.round(worth, 9)[votes.choices.slate].tolist()), outcomes(votes).tolist(), strict=True)
+        return agrees(list(rows), pairs)
+
+    assert p(seen) > 1e-3
+    assert p(u) < 1e-6
+    blind = replace(ONE, groups=(replace(group, sees=()),), judgements=6000, seed=9).load()
+    assert binomtest(int((outcomes(blind) == 0).sum()), int((outcomes(blind) < 2).sum())).pvalue > 1e-3
+
+
+def test_overlapping_slates_are_judged_by_several():
+    many = replace(SMALL, prompts=640, assignment=feedback.Overlapping(share=0.25, by=3))
+    votes = many.load()
+    by = {}
+    for s, a in zip(map(tuple, votes.choices.slate.tolist()), votes.choices.annotator.tolist(), strict=True):
+        by.setdefault(s, []).append(a)
+    shared = [who for who in by.values() if len(set(who)) >= 3]
+    assert sum(map(len, shared)) == pytest.approx(0.25 * 800, abs=8)  # 40 annotators, 5 of 20 acts each
+    assert len(shared) == pytest.approx(5 * (40 // 3), abs=2)
+    none = replace(many, assignment=feedback.Independent()).load()
+    alone = Counter(map(tuple, none.choices.slate.tolist()))
+    assert sum(n >= 3 for n in alone.values()) <= 2  # by chance
+    with pytest.raises(InputError, match="only 2 annotators"):
+        replace(ONE, assignment=feedback.Overlapping()).load()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: feedback.BestOf(2), "size is 2"),
+        (lambda: feedback.Ranking(4, top=1), "top is 1; allowed: 2 to 4"),
+        (lambda: feedback.Ranking(8), "have 40320 rankings"),
+        (lambda: feedback.Rating((1.0, 0.0)), "thresholds is"),
+        (lambda: feedback.Rating(()), "thresholds is"),
+        (lambda: feedback.Approval(float("nan")), "threshold is"),
+        (lambda: feedback.Comparison((1.0, 1.0)), "strengths is"),
+        (lambda: feedback.Temperature(spread=-1.0), "spread is -1"),
+        (lambda: feedback.Temperature(median=0.0), "median is 0"),
+        (lambda: feedback.Fatigue(temperature=0.5), "temperature is 0.5"),
+        (lambda: feedback.Flip(share=1.5), "share is 1.5"),
+        (lambda: feedback.Overlapping(by=1), "by is 1"),
+        (lambda: Group("g", 1, {}, attributes={"id": {"x": 1.0}}), "other than id"),
+        (lambda: Group("g", 1, {}, attributes={"age": {"x": 0.5}}), "sum to 1"),
+        (lambda: Group("g", 1, {}, item_spread=-1.0), "item_spread is -1"),
+        (lambda: replace(ONE, groups=(Group("g", 1, {}, sees=("wit",)),)), "sees of 'g' is 'wit'"),
+        (lambda: replace(ONE, form=feedback.Ranking(6)), "candidates is 5; allowed: at least 6"),
+        (lambda: bent(feedback.Collude("wit")), "collude names the style 'wit'"),
+        (lambda: bent(feedback.Trigger("zebra")), "no response contains any of"),
+    ],
+)
+def test_a_wrong_component_is_named(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+def test_pydantic_reads_the_components():
+    mixed = replace(
+        SMALL,
+        groups=(Group("g", 6, {}, attributes={"age": {"young": 0.5, "old": 0.5}}, sees=("warmth",)),),
+        form=feedback.Ranking(3, top=2),
+        behaviours=(feedback.Flip(0.2), feedback.Collude("detail")),
+        assignment=feedback.Overlapping(0.5),
+    )
+    adapter = pydantic.TypeAdapter(Community)
+    assert adapter.validate_python(adapter.dump_python(mixed, mode="json")) == mixed
+    with pytest.raises(pydantic.ValidationError, match="flipp"):
+        adapter.validate_python(adapter.dump_python(SMALL, mode="json") | {"behaviours": [{"kind": "flipp"}]})

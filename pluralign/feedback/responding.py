@@ -1,0 +1,297 @@
+"""How a simulated annotator answers: what is asked, and the probability of every answer."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from itertools import permutations
+from math import perm
+from typing import Annotated, Literal
+
+import numpy as np
+from jaxtyping import Float, Int
+from pydantic import Field
+from scipy.special import expit
+
+from pluralign.errors import InputError
+from pluralign.types import FORMS, Choices, Grades, Scale
+
+MOST = 5040
+"""Rankings of one slate that are told apart at most: every answer has a probability of its own."""
+
+
+class AbstractForm(ABC):
+    """What annotators are asked to do with a slate of responses."""
+
+    @property
+    @abstractmethod
+    def slots(self) -> int:
+        """How many responses are shown at once."""
+
+    @abstractmethod
+    def log_chances(self, utility: Float[np.ndarray, "act slot"], tie: float) -> Float[np.ndarray, "act answer"]:
+        """Return the log probability of every answer up to a constant per act.
+
+        Args:
+            utility: of the responses shown, in logits.
+            tie: log tie propensity, -inf = no ties; only comparisons know ties. What is impossible stands last.
+        """
+
+    @abstractmethod
+    def record(
+        self, slate: Int[np.ndarray, "act slot"], answer: Int[np.ndarray, " act"], who: dict[str, np.ndarray]
+    ) -> Choices | Grades:
+        """Return answers as feedback; `who` holds the columns annotator, objective and context."""
+
+
+@dataclass(frozen=True)
+class Comparison(AbstractForm):
+    """Which of two is better, and how much better: Davidson (1970), and an ordered logit for the strength.
+
+        P(first) : P(second) : P(tie)  =  exp(u_1) : exp(u_2) : exp(tie + (u_1 + u_2) / 2)
+        P(strength <= s | i beats j)   =  1 / (1 + exp(u_i - u_j - c_s)),  c = strengths
+
+    Args:
+        strengths: increasing thresholds between strengths 1, 2, ..., in logits; none: strength is not asked.
+    """
+
+    strengths: tuple[float, ...] = ()
+    kind: Literal["comparison"] = "comparison"
+
+    def __post_init__(self):
+        _increasing("strengths", self.strengths)
+
+    @property
+    def slots(self) -> int:
+        """Two."""
+        return 2
+
+    def log_chances(self, utility: Float[np.ndarray, "act slot"], tie: float) -> Float[np.ndarray, "act answer"]:
+        """Return first with strength 1, 2, ..., second with strength 1, 2, ..., tie."""
+        wins = [utility[:, [i]] + _ordered_logit(utility[:, i] - utility[:, 1 - i], self.strengths) for i in (0, 1)]
+        return np.column_stack([*wins, tie + utility.mean(1)])
+
+    def record(
+        self, slate: Int[np.ndarray, "act slot"], answer: Int[np.ndarray, " act"], who: dict[str, np.ndarray]
+    ) -> Choices:
+        """Return comparisons."""
+        levels = len(self.strengths) + 1
+        winner = answer // levels  # 2 = tie
+        strength = np.where((winner < 2) & (levels > 1), answer % levels + 1, 0)
+        return Choices(slate, np.stack([winner == 1, winner == 0], 1), **who, strength=strength)
+
+
+@dataclass(frozen=True)
+class BestOf(AbstractForm):
+    """Which of `size` is best: `P(i) = exp(u_i) / sum_j exp(u_j)` (Luce 1959).
+
+    Args:
+        size: of the slate, at least 3; two are a comparison.
+    """
+
+    size: int = 4
+    kind: Literal["best-of"] = "best-of"
+
+    def __post_init__(self):
+        _at_least_three(self.size)
+
+    @property
+    def slots(self) -> int:
+        """The size of the slate."""
+        return self.size
+
+    def log_chances(self, utility: Float[np.ndarray, "act slot"], tie: float) -> Float[np.ndarray, "act answer"]:
+        """Return one per slot."""
+        return utility
+
+    def record(
+        self, slate: Int[np.ndarray, "act slot"], answer: Int[np.ndarray, " act"], who: dict[str, np.ndarray]
+    ) -> Choices:
+        """Return choices of the best."""
+        return Choices(slate, np.where(np.arange(self.size) == answer[:, None], 0, -1), **who)
+
+
+@dataclass(frozen=True)
+class Ranking(AbstractForm):
+    """The `top` best of `size` in order, by the model of Plackett (1975) and Luce (1959).
+
+        P(i_1, ..., i_top)  =  prod_t exp(u_{i_t}) / sum_{j not in i_1 ... i_{t-1}} exp(u_j)
+
+    Args:
+        size: of the slate, at least 3.
+        top: how many are ranked, 2 to `size`; none: all. There may be at most 5040 answers: 7 ranked in full.
+    """
+
+    size: int = 4
+    top: int | None = None
+    kind: Literal["ranking"] = "ranking"
+
+    def __post_init__(self):
+        _at_least_three(self.size)
+        if not 2 <= self._top <= self.size:
+            raise InputError(f"top is {self.top}; allowed: 2 to {self.size}, the size of the slate.")
+        if perm(self.size, self._top) > MOST:
+            raise InputError(
+                f"size {self.size} and top {self._top} have {perm(self.size, self._top)} rankings; allowed: {MOST}."
+            )
+
+    @property
+    def slots(self) -> int:
+        """The size of the slate."""
+        return self.size
+
+    @property
+    def _top(self) -> int:
+        return self.size if self.top is None else self.top
+
+    @property
+    def _orders(self) -> Int[np.ndarray, "answer place"]:
+        return np.array(list(permutations(range(self.size), self._top)))
+
+    def log_chances(self, utility: Float[np.ndarray, "act slot"], tie: float) -> Float[np.ndarray, "act answer"]:
+        """Return one per order of slots, orders sorted as words are."""
+        orders = self._orders
+        chance = np.zeros((len(utility), len(orders)))
+        left = np.ones((len(orders), self.size), bool)
+        for place in range(self._top):
+            u = utility - utility.max(1, keepdims=True)
+            rest = np.where(left[None], u[:, None], -np.inf)
+            chance += u[:, orders[:, place]] - np.logaddexp.reduce(rest, axis=2)
+            left[np.arange(len(orders)), orders[:, place]] = False
+        return chance
+
+    def record(
+        self, slate: Int[np.ndarray, "act slot"], answer: Int[np.ndarray, " act"], who: dict[str, np.ndarray]
+    ) -> Choices:
+        """Return rankings; what is not among the top has rank -1."""
+        rank = np.full(slate.shape, -1)
+        np.put_along_axis(rank, self._orders[answer], np.arange(self._top)[None], axis=1)
+        return Choices(slate, rank, **who, form=np.full(len(slate), FORMS.index("ranking")))
+
+
+class AbstractGrading(AbstractForm):
+    """One response at a time gets a grade, by an ordered logit (McCullagh 1980).
+
+    P(grade <= k)  =  1 / (1 + exp(u - c_k)),  k = 0, 1, ...,  c = cuts
+    """
+
+    @property
+    @abstractmethod
+    def cuts(self) -> tuple[float, ...]:
+        """Thresholds between grades, in logits."""
+
+    @property
+    @abstractmethod
+    def scale(self) -> Scale:
+        """What the grades mean."""
+
+    @property
+    def slots(self) -> int:
+        """One."""
+        return 1
+
+    def log_chances(self, utility: Float[np.ndarray, "act slot"], tie: float) -> Float[np.ndarray, "act answer"]:
+        """Return one per grade, the lowest first."""
+        return _ordered_logit(utility[:, 0], self.cuts)
+
+    def record(
+        self, slate: Int[np.ndarray, "act slot"], answer: Int[np.ndarray, " act"], who: dict[str, np.ndarray]
+    ) -> Grades:
+        """Return grades."""
+        return Grades(item=slate[:, 0], value=answer, scale=np.zeros(len(answer), int), **who)
+
+
+@dataclass(frozen=True)
+class Rating(AbstractGrading):
+    """How good on a scale from 1: an ordered logit, `P(grade <= k) = 1 / (1 + exp(u - c_k))`.
+
+    Args:
+        thresholds: increasing, in logits: one fewer than there are grades.
+    """
+
+    thresholds: tuple[float, ...] = (-1.5, -0.5, 0.5, 1.5)
+    kind: Literal["rating"] = "rating"
+
+    def __post_init__(self):
+        _increasing("thresholds", self.thresholds, least=1)
+
+    @property
+    def cuts(self) -> tuple[float, ...]:
+        """Thresholds between grades, in logits."""
+        return self.thresholds
+
+    @property
+    def scale(self) -> Scale:
+        """Grades 1 to the number of thresholds plus one."""
+        grades = len(self.thresholds) + 1
+        return Scale(f"rating 1-{grades}", tuple(str(k + 1) for k in range(grades)))
+
+
+@dataclass(frozen=True)
+class Approval(AbstractGrading):
+    """Approved or not: `P(approved) = 1 / (1 + exp(threshold - u))`.
+
+    Args:
+        threshold: utility that is approved half of the time, in logits.
+    """
+
+    threshold: float = 0.0
+    kind: Literal["approval"] = "approval"
+
+    def __post_init__(self):
+        _increasing("threshold", self.cuts)
+
+    @property
+    def cuts(self) -> tuple[float, ...]:
+        """The one threshold."""
+        return (self.threshold,)
+
+    @property
+    def scale(self) -> Scale:
+        """Two grades."""
+        return Scale("approval", ("not approved", "approved"), "approval")
+
+
+@dataclass(frozen=True)
+class YesNo(AbstractGrading):
+    """A yes or a no: `P(yes) = 1 / (1 + exp(threshold - u))`.
+
+    Args:
+        threshold: utility that gets a yes half of the time, in logits.
+    """
+
+    threshold: float = 0.0
+    kind: Literal["yes-no"] = "yes-no"
+
+    def __post_init__(self):
+        _increasing("threshold", self.cuts)
+
+    @property
+    def cuts(self) -> tuple[float, ...]:
+        """The one threshold."""
+        return (self.threshold,)
+
+    @property
+    def scale(self) -> Scale:
+        """Two labels."""
+        return Scale("good?", ("no", "yes"), "label")
+
+
+Form = Annotated[Comparison | BestOf | Ranking | Rating | Approval | YesNo, Field(discriminator="kind")]
+
+
+def _ordered_logit(u: Float[np.ndarray, " act"], cuts: tuple[float, ...]) -> Float[np.ndarray, "act grade"]:
+    """Return log P(grade); each difference is taken in the tail where it keeps its digits."""
+    edges = np.array([-np.inf, *cuts, np.inf])
+    low, high = edges[:-1] - u[:, None], edges[1:] - u[:, None]
+    upper = low > 0
+    with np.errstate(divide="ignore"):  # a grade may be out of reach
+        return np.log(expit(np.where(upper, -low, high)) - expit(np.where(upper, -high, low)))
+
+
+def _increasing(name: str, values: tuple[float, ...], least: int = 0) -> None:
+    if len(values) < least or not np.isfinite(values).all() or not (np.diff(values) > 0).all():
+        raise InputError(f"{name} is {values}; allowed: finite, each above the one before, at least {least} of them.")
+
+
+def _at_least_three(size: int) -> None:
+    if size < 3:
+        raise InputError(f"size is {size}; allowed: at least 3 responses in a slate; two are a comparison.")
