@@ -247,7 +247,7 @@ def _wide(path: Path, sign: cells.Meaning, agree: int) -> _Votes:
             row = int(wrong[0])
             raise InputError(
                 f"{cells.at(rows, row)}: participant {rows.columns['participant'].at(row)} has {name} "
-                f"{rows.columns[name].at(row)}, but {counted[row].sum()} such votes (and so {len(wrong)} rows in all). "
+                f"{rows.columns[name].at(row)}, but {counted[row].sum()} such votes ({len(wrong)} rows in all). "
                 f"Was the file edited, or does {agree} mean disagree? Then set agree={-agree}."
             )
     voter, comment = np.nonzero(grade >= 0)
