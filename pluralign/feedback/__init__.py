@@ -10,6 +10,7 @@ from pluralign.feedback.community import Community, Group
 from pluralign.feedback.known import Known
 from pluralign.feedback.polis import Polis
 from pluralign.feedback.preflib import Preflib
+from pluralign.feedback.ratings import Ratings
 from pluralign.feedback.responding import Approval, BestOf, Comparison, Ranking, Rating, YesNo
 from pluralign.feedback.source import AbstractSource
 from pluralign.feedback.split import holdout
@@ -36,6 +37,7 @@ __all__ = [
     "Preflib",
     "Ranking",
     "Rating",
+    "Ratings",
     "Summary",
     "Table",
     "Temperature",

@@ -2,6 +2,7 @@
 
 import datetime
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 
 import numpy as np
@@ -9,6 +10,7 @@ from jaxtyping import Int
 
 from pluralign.errors import InputError
 from pluralign.feedback import read
+from pluralign.feedback.build import Builder
 from pluralign.feedback.read import Column, Rows
 
 SHOWN = 5
@@ -139,3 +141,96 @@ def _seconds(word: str) -> int | None:
             return None
         seconds = (moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp()
     return int(seconds // 1) if 0 <= seconds < MILLISECONDS else None
+
+
+def numbered(*codes: Int[np.ndarray, " row"]) -> tuple[Int[np.ndarray, " row"], Int[np.ndarray, " value"]]:
+    """Number different rows of codes by first appearance; return each row's number and where each first stands."""
+    key = np.zeros(len(codes[0]), np.int64)
+    for code in codes:
+        key = np.unique(key, return_inverse=True)[1] * (int(code.max(initial=0)) + 2) + code + 1
+    _, start, inverse = np.unique(key, return_index=True, return_inverse=True)
+    by = np.argsort(start)
+    number = np.empty(len(by), np.int64)
+    number[by] = np.arange(len(by))
+    return number[inverse], start[by]
+
+
+def items(
+    rows: Rows, builder: Builder, prompt: str, response: str, source: str | None = None, *, optional: bool = False
+) -> Int[np.ndarray, " row"]:
+    """Return the item of each row, -1 where it has none.
+
+    Args:
+        rows: of the table.
+        builder: to which the items are added.
+        prompt: column of the prompts; not blank.
+        response: column of the responses.
+        source: column of who wrote them.
+        optional: whether a blank response is no item; if not, it may be empty but not missing.
+
+    Raises:
+        InputError: a prompt is blank or a response is missing; with the places.
+    """
+    filled(rows, (prompt,), "A judgement needs a prompt.")
+    prompts, responses = column(rows, prompt), column(rows, response)
+    none = blank(responses) if optional else np.zeros(len(rows.place), bool)
+    lost = np.flatnonzero((responses.codes < 0) & ~none).tolist()
+    if lost:
+        places = [f"{at(rows, row)}, column {response!r}" for row in lost[:SHOWN]]
+        raise InputError(
+            f"{rows.name} has {len(lost)} missing response{'s' * (len(lost) > 1)}: {read.some(places, len(lost))}. "
+            "A response may be an empty text, but not missing. Fill them in or drop the rows."
+        )
+    sources = column(rows, source) if source else None
+    codes = (prompts.codes, responses.codes, *((sources.codes,) if sources else ()))
+    number, first = numbered(*codes)
+    index = [
+        -1
+        if none[row]
+        else builder.item(prompts.at(row) or "", responses.at(row) or "", (sources.at(row) or "") if sources else "")
+        for row in first.tolist()
+    ]
+    return np.array(index, np.int64)[number]
+
+
+def annotators(rows: Rows, builder: Builder, annotator: str, attributes: tuple[str, ...]) -> Int[np.ndarray, " row"]:
+    """Return the annotator of each row; `attributes` are columns that describe the annotator, blank = not known.
+
+    Raises:
+        InputError: an annotator is blank, or has two values of an attribute; with the place.
+    """
+    filled(rows, (annotator,), "A judgement needs an annotator.")
+    ids, own = column(rows, annotator), [column(rows, name) for name in attributes]
+    number, first = numbered(ids.codes, *(cells.codes for cells in own))
+    index = []
+    for row in first.tolist():
+        known = {name: cells.at(row) or "" for name, cells in zip(attributes, own, strict=True)}
+        try:
+            index.append(builder.annotator(ids.at(row) or "", 1.0, **{k: v for k, v in known.items() if v.strip()}))
+        except InputError as error:
+            raise InputError(f"{at(rows, row)}: {error} Mend it, or leave it out of attributes.") from error
+    return np.array(index, np.int64)[number]
+
+
+def check_attributes(attributes: tuple[str, ...]) -> None:
+    """Check the names of attributes.
+
+    Raises:
+        InputError: one is there twice, or is `id` or `weight`.
+    """
+    if {"id", "weight"} & set(attributes) or len(set(attributes)) < len(attributes):
+        raise InputError(f"attributes is {attributes}; names must differ and not be 'id' or 'weight'.")
+
+
+def sittings(rows: Rows, name: str | None) -> Int[np.ndarray, " row"]:
+    """Return the number of the sitting of each row, -1 where it is not said."""
+    if name is None:
+        return np.full(len(rows.place), -1)
+    cells = column(rows, name)
+    return np.where(blank(cells), -1, cells.codes)
+
+
+def take(rows: Rows, chosen: Int[np.ndarray, " chosen"]) -> Rows:
+    """Return some rows of a table."""
+    columns = {name: cells.take(chosen) for name, cells in rows.columns.items()}
+    return replace(rows, place=rows.place[chosen], columns=columns)
