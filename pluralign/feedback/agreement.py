@@ -1,0 +1,197 @@
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.sparse import csr_array
+from scipy.special import stdtrit
+
+from pluralign.types import FORMS, Choices, Feedback
+
+BLOCKS = 50
+"""At most so many sets of annotators are left out, one after the other, for an interval."""
+BEST_OF, CORRECTION, DEMONSTRATION = (FORMS.index(name) for name in ("best-of", "correction", "demonstration"))
+Distance = Callable[[Float[np.ndarray, " value"]], Float[np.ndarray, "value value"]]
+
+
+def nominal(counts: Float[np.ndarray, " value"]) -> Float[np.ndarray, "value value"]:
+    """Return the distance of two values without order: `d(c, k) = [c != k]`."""
+    return 1 - np.eye(len(counts))
+
+
+def ordinal(counts: Float[np.ndarray, " value"]) -> Float[np.ndarray, "value value"]:
+    """Return the distance of two ranks: `d(c, k) = (sum_{g = c..k} n_g - (n_c + n_k) / 2)^2`."""
+    middle = np.cumsum(counts) - counts / 2
+    return (middle[:, None] - middle) ** 2
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What annotators said to questions of one kind, such as "which of these two is more helpful?".
+
+    Attributes:
+        objective: what was asked.
+        form: one of `FORMS`, or the name of a scale.
+        distance: of two values: `nominal` for orders, labels, approvals and votes (to pass is no middle opinion),
+            `ordinal` for ratings.
+        values: how many different values there can be.
+        mirrored: whether units are pairs of items, with the values 0 = the one with the higher index is better,
+            1 = tie, 2 = the one with the lower index is better. A pair can be seen from either item.
+        unit: what was asked about: an item, or a pair of items; dense from 0.
+        annotator: index of who answered.
+        value: the answer.
+        weight: how many independent answers it is worth: a ranking of k items implies k (k - 1) / 2 orders of pairs,
+            which together count as k - 1; a best of k implies k - 1 of them, which together count as 1.
+    """
+
+    objective: str
+    form: str
+    distance: Distance
+    values: int
+    mirrored: bool
+    unit: Int[np.ndarray, " answer"]
+    annotator: Int[np.ndarray, " answer"]
+    value: Int[np.ndarray, " answer"]
+    weight: Float[np.ndarray, " answer"]
+
+    def where(self, counts: Bool[np.ndarray, " answer"] | Int[np.ndarray, " answer"]) -> "Answers":
+        """Return those answers; units are numbered anew."""
+        unit = np.unique(self.unit[counts], return_inverse=True)[1]
+        rows = {name: getattr(self, name)[counts] for name in ("annotator", "value", "weight")}
+        return replace(self, unit=unit, **rows)
+
+    def shared(self) -> "Answers":
+        """Return each annotator's first answer (in the order of the data) on each unit that several answered."""
+        key = self.unit * (self.annotator.max(initial=0) + 1) + self.annotator
+        first = np.unique(key, return_index=True)[1]
+        return self.where(first[np.bincount(self.unit[first])[self.unit[first]] > 1])
+
+    def counts(self) -> csr_array:
+        """Return how often each unit got each value, `[unit value]`."""
+        shape = (int(self.unit.max(initial=-1)) + 1, self.values)
+        return csr_array((np.ones(len(self.unit)), (self.unit, self.value)), shape=shape)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Krippendorff's alpha of one kind of question; 1 = all agree, 0 = as by chance; None = cannot be computed.
+
+    Attributes:
+        objective: what was asked.
+        form: one of `FORMS`, or the name of a scale.
+        distance: name of the distance of two answers.
+        units: pairs or items that several annotators answered.
+        annotators: who answered those.
+        alpha: the coefficient.
+        interval: its 90 % interval.
+    """
+
+    objective: str
+    form: str
+    distance: str
+    units: int
+    annotators: int
+    alpha: float | None
+    interval: tuple[float, float] | None
+
+
+def answers(feedback: Feedback) -> tuple[Answers, ...]:
+    """Return all answers by objective and form or scale; a slate of several items answers about its pairs."""
+    return (*_of_choices(feedback), *_of_grades(feedback))
+
+
+def agreement(given: Answers) -> Agreement:
+    """Return Krippendorff's alpha, the agreement of annotators beyond chance.
+
+        o_ck = sum_unit n_uc (n_uk - [c = k]) / (m_u - 1),   n_c = sum_k o_ck,   n = sum_c n_c
+        alpha = 1 - (n - 1) sum_ck o_ck d_ck / sum_ck n_c n_k d_ck
+
+    with `n_uc` of the `m_u` annotators of a unit giving the value c (Krippendorff 2011, "Computing Krippendorff's
+    alpha-reliability"). Where units are pairs of items, each is counted as seen from both items, so that alpha does
+    not depend on how items are numbered.
+    The interval is the jackknife over annotators, or over 50 random sets of annotators where there are more.
+    """
+    given = given.shared()
+    who = np.unique(given.annotator)
+    facts = (given.objective, given.form, given.distance.__name__, int(given.unit.max(initial=-1)) + 1, len(who))
+    counts = given.counts()
+    whole = _coincidences(counts)
+    alpha = _alpha(whole, given)
+    if alpha is None:
+        return Agreement(*facts, None, None)
+    blocks = min(len(who), BLOCKS)
+    block = np.random.default_rng(0).permutation(len(who))[np.searchsorted(who, given.annotator)] % blocks
+    without = [_alpha(whole - _change(given, counts, block == b), given) for b in range(blocks)]
+    known = np.array([a for a in without if a is not None])
+    deviation = np.sqrt((blocks - 1) * known.var()) if len(known) == blocks else 0.0
+    if deviation == 0:  # nothing varies, or nothing is left without some annotator: no measure of uncertainty
+        return Agreement(*facts, alpha, None)
+    half = float(stdtrit(blocks - 1, 0.95) * deviation)
+    return Agreement(*facts, alpha, (alpha - half, min(1.0, alpha + half)))
+
+
+def _coincidences(counts: csr_array) -> Float[np.ndarray, "value value"]:
+    m = counts.sum(1)
+    per = csr_array(np.where(m > 1, 1 / np.maximum(m - 1, 1), 0)[:, None])
+    weighted = counts.multiply(per).tocsr()
+    return (counts.T @ weighted).toarray() - np.diag(weighted.sum(0))
+
+
+def _change(given: Answers, counts: csr_array, gone: Bool[np.ndarray, " answer"]) -> Float[np.ndarray, "value value"]:
+    """Return what some answers add to the coincidences."""
+    unit, row = np.unique(given.unit[gone], return_inverse=True)
+    own = csr_array((np.ones(len(row)), (row, given.value[gone])), shape=(len(unit), given.values))
+    with_them = counts[unit]
+    return _coincidences(with_them) - _coincidences(with_them - own)
+
+
+def _alpha(coincidences: Float[np.ndarray, "value value"], given: Answers) -> float | None:
+    o = coincidences + coincidences[::-1, ::-1] if given.mirrored else coincidences
+    n = o.sum(0)
+    distance = given.distance(n)
+    expected = n @ distance @ n
+    return float(1 - (n.sum() - 1) * (o * distance).sum() / expected) if expected > 1e-9 else None
+
+
+def _of_choices(feedback: Feedback) -> Iterator[Answers]:
+    choices, items = feedback.choices, len(feedback.items)
+    for o, objective in enumerate(feedback.objectives):
+        for f, form in enumerate(FORMS):
+            asked = choices.where((choices.objective == o) & (choices.form == f))
+            key, annotator, value, weight = _pairs(asked, items)
+            if len(key):
+                unit = np.unique(key, return_inverse=True)[1]
+                yield Answers(objective, form, nominal, 3, True, unit, annotator, value, weight)
+
+
+def _of_grades(feedback: Feedback) -> Iterator[Answers]:
+    g = feedback.grades
+    for o, objective in enumerate(feedback.objectives):
+        for s, scale in enumerate(feedback.scales):
+            asked = g.where((g.objective == o) & (g.scale == s))
+            if len(asked):
+                unit = np.unique(asked.item, return_inverse=True)[1]
+                distance = ordinal if scale.form == "rating" else nominal
+                rest = (asked.annotator.astype(np.int64), asked.value.astype(np.int64), np.ones(len(asked)))
+                yield Answers(objective, scale.name, distance, len(scale.labels), False, unit, *rest)
+
+
+def _pairs(choices: Choices, items: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return pair, annotator, value and weight of all orders of two different items that choices imply."""
+    rank = np.where(choices.rank < 0, np.iinfo(np.int32).max, choices.rank).astype(np.int64)
+    shown = (choices.slate >= 0).sum(1)
+    best_of = choices.form == BEST_OF
+    # those that lost to the best, and those that a ranking left out, are not known to be equal
+    lowest = np.where(best_of, 0, np.iinfo(np.int32).max - 1)
+    weight = np.where(best_of, 1 / np.maximum(shown - 1, 1), 2 / np.maximum(shown, 1))
+    found = []
+    for i in range(choices.slate.shape[1]):
+        for j in range(i + 1, choices.slate.shape[1]):
+            one, two = choices.slate[:, i].astype(np.int64), choices.slate[:, j].astype(np.int64)
+            told = (one >= 0) & (two >= 0) & (one != two) & (np.minimum(rank[:, i], rank[:, j]) <= lowest)
+            one, two, won = one[told], two[told], np.sign(rank[told, j] - rank[told, i])
+            key = np.minimum(one, two) * items + np.maximum(one, two)
+            value = 1 + np.where(one < two, won, -won)
+            found.append((key, choices.annotator[told].astype(np.int64), value, weight[told]))
+    columns = zip(*found, strict=True) if found else (np.zeros((1, 0), np.int64),) * 4
+    return tuple(np.concatenate(column) for column in columns)  # pyright: ignore[reportReturnType]
