@@ -100,11 +100,90 @@ class Report:
         console.print(f"Report: [bold]{self.run / 'report.html'}[/bold]")
 
 
+@dataclass(frozen=True)
+class List:
+    """List the published data sets that are known by name."""
+
+    def __call__(self) -> None:
+        """Carry the command out."""
+        from pluralign.feedback import known
+
+        console.print(known.listing())
+
+
+@dataclass(frozen=True)
+class Get:
+    """Download a data set, or check the files of one that is there.
+
+    Without --folder it is looked for, and goes to, the folder PLURALIGN_DATA if that is set, else the user's cache.
+
+    Attributes:
+        name: of the data set.
+        folder: where its files lie or shall lie.
+    """
+
+    name: tyro.conf.Positional[str]
+    folder: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+
+    def __call__(self) -> None:
+        """Carry the command out."""
+        from pluralign.feedback import known
+
+        entry = known.entry(self.name)
+        folder = entry.get(self.folder, console)
+        for file in entry.checked(folder):
+            console.print(f"{folder / file['name']}: {file['standing']}", markup=False, highlight=False, soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class Describe:
+    """Tell what a data set is, its licence, what to cite and how it is read; and what is in it, if it is there.
+
+    Attributes:
+        name: of the data set.
+        folder: where its files lie.
+    """
+
+    name: tyro.conf.Positional[str]
+    folder: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+
+    def __call__(self) -> None:
+        """Carry the command out."""
+        from pluralign import feedback
+        from pluralign.feedback import known
+
+        entry = known.entry(self.name)
+        console.print(entry.table())
+        if self.folder or entry.where():
+            console.print(feedback.describe(feedback.Known(self.name, self.folder).load()))
+
+
+@dataclass(frozen=True)
+class Data:
+    """Published data sets by name: list them, get one, describe one.
+
+    Attributes:
+        do: what to do.
+    """
+
+    do: (
+        Annotated[List, tyro.conf.subcommand("list")]
+        | Annotated[Get, tyro.conf.subcommand("get")]
+        | Annotated[Describe, tyro.conf.subcommand("describe")]
+    )
+
+    def __call__(self, overrides: dict[str, str]) -> None:
+        """Carry the command out."""
+        _refuse(overrides)
+        self.do()
+
+
 Command = (
     Annotated[Run, tyro.conf.subcommand("run")]
     | Annotated[Check, tyro.conf.subcommand("check")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[Data, tyro.conf.subcommand("data")]
 )
 
 
@@ -142,6 +221,7 @@ def main(arguments: list[str] | None = None) -> None:
             description="From judgements of people who disagree to policies, and who gains and loses under each rule.",
             args=arguments,
             return_unknown_args=True,
+            config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes),
         )
         command(overrides_of(words))
     except PluralignError as error:
