@@ -1,0 +1,122 @@
+"""Many feedbacks of one shape fitted at once, each for itself: compiled once, where a fit apiece compiles each time."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+from jax.flatten_util import ravel_pytree
+from numpyro import distributions as dist
+from numpyro.infer import util
+
+from pluralign.errors import InputError
+from pluralign.reward.inference import SVI, AbstractInference
+from pluralign.reward.judgements import Judgements, Layout
+from pluralign.reward.population import AbstractPopulation
+from pluralign.types import Features, Feedback, RewardPosterior
+
+
+def fit_together(
+    population: AbstractPopulation,
+    votes: Sequence[Feedback],
+    phi: Sequence[Features],
+    *,
+    inference: AbstractInference,
+    seed: int = 0,
+) -> list[RewardPosterior]:
+    """Return the posterior of each feedback, as `population.fit` of each alone would give it.
+
+    The joint density is the product of theirs, so NUTS draws from each as from all. With independent normals the bound
+    of SVI is a sum, and every step of Adam concerns one coordinate: the fits do not feel each other. Diagnostics are of
+    all together, the worst coordinate of the worst fit.
+
+    Args:
+        population: of each.
+        votes: as many annotators, judgements by each of them and features in all of them.
+        phi: features of the items of each.
+        inference: NUTS, or SVI with independent normals (`rank=None`).
+        seed: of the draws.
+
+    Raises:
+        InputError: the feedbacks differ in shape, or the inference is an SVI with a rank.
+        FitError: the draws are not finite.
+    """
+    if isinstance(inference, SVI) and inference.rank is not None:
+        raise InputError(f"rank is {inference.rank}; feedbacks are fitted together by independent normals, rank none.")
+    judged = [Judgements.read(v, f) for v, f in zip(votes, phi, strict=True)]
+    ties = any(j.ties for j in judged)
+    layouts = [replace(Layout.of(j, population.groups(v)), ties=ties) for j, v in zip(judged, votes, strict=True)]
+    stack = _Stack.of(layouts)
+    potential = lambda z, data: util.potential_energy(partial(population.model, stack.layout(data)), (), {}, z)  # noqa: E731
+    one = partial(population.model, layouts[0])
+    shapes = jax.eval_shape(lambda: util.initialize_model(jax.random.key(0), one).param_info.z)
+    flat, unravel = ravel_pytree(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes))
+
+    def model() -> None:
+        shape = (len(layouts), flat.size)
+        z = numpyro.sample("together", dist.ImproperUniform(dist.constraints.real, (), shape))
+        with numpyro.handlers.block():  # nodes of the single models are no nodes of this one
+            energy = jax.vmap(lambda row, data: potential(unravel(row), data))(z, stack.data)
+        numpyro.factor("density", -jnp.sum(jnp.asarray(energy)))
+
+    sites, report = inference.infer(model, seed)
+    constrain = jax.jit(
+        jax.vmap(
+            lambda row, data: util.constrain_fn(
+                partial(population.model, stack.layout(data)), (), {}, unravel(row), return_deterministic=True
+            ),
+            (0, None),
+        )
+    )
+    found = []
+    for r, (v, f, j) in enumerate(zip(votes, phi, judged, strict=True)):
+        own = constrain(sites["together"][:, r], jax.tree.map(lambda leaf, r=r: leaf[r], stack.data))
+        own = {name: np.asarray(value) for name, value in own.items()}
+        voters = population.voters(own, v)
+        found.append(
+            RewardPosterior(
+                weights=(voters.weights / j.unit).astype(np.float32)[:, :, None],
+                mass=voters.mass,
+                voters=voters.names,
+                membership=voters.membership,
+                rater=population.response.rater(own, len(v.annotators)),
+                features=f.names,
+                fit=report,
+            )
+        )
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Stack:
+    """Layouts of one shape: what they have in common once, and the rest stacked."""
+
+    first: Layout
+    tree: Any
+    leaves: list[Any]
+    differ: list[int]
+    data: list[np.ndarray]
+
+    @classmethod
+    def of(cls, layouts: list[Layout]) -> "_Stack":
+        flat = [jax.tree.flatten(vars(layout)) for layout in layouts]
+        rows = list(zip(*(leaves for leaves, _ in flat), strict=True))
+        shapes = {str(tree) + str([np.shape(leaf) for leaf in leaves]) for leaves, tree in flat}
+        if len(shapes) > 1:
+            raise InputError("feedbacks that are fitted together need as many annotators and judgements by each.")
+        differ = [i for i, row in enumerate(rows) if any(not np.array_equal(row[0], leaf) for leaf in row)]
+        return cls(layouts[0], flat[0][1], flat[0][0], differ, [np.stack(rows[i]) for i in differ])
+
+    def layout(self, data: list[Any]) -> Layout:
+        """Return the layout of one feedback, whose own arrays may be traced."""
+        leaves = list(self.leaves)
+        for i, own in zip(self.differ, data, strict=True):
+            leaves[i] = own
+        layout = copy.copy(self.first)
+        vars(layout).update(jax.tree.unflatten(self.tree, leaves))  # past __init__, which wants numpy
+        return layout
