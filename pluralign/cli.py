@@ -178,12 +178,45 @@ class Data:
         self.do()
 
 
+@dataclass(frozen=True)
+class Power:
+    """Find out how many annotators and judgements a claim needs, by simulating the community of a config.
+
+    Attributes:
+        config: YAML file of the experiment; any key takes a new value on the command line, as for `run`.
+        more: group and rule that are claimed to go with more gain, such as guardians:maximin.
+        less: group and rule that are claimed to go with less, such as guardians:utilitarian.
+        annotators: sizes of the community to try.
+        judgements: numbers of judgements by each annotator to try.
+        repeats: communities to simulate for each of these pairs.
+        alpha: the claim is stated if its posterior probability exceeds 1 - alpha.
+    """
+
+    config: tyro.conf.Positional[Path]
+    more: str
+    less: str
+    annotators: tuple[int, ...] = (12, 24, 48)
+    judgements: tuple[int, ...] = (10, 20, 40)
+    repeats: int = 20
+    alpha: float = 0.05
+
+    def __call__(self, overrides: dict[str, str]) -> None:
+        """Carry the command out."""
+        from pluralign import power
+        from pluralign.config import load
+
+        claim = power.Claim.parse(self.more, self.less)
+        grid = {"annotators": self.annotators, "judgements": self.judgements, "repeats": self.repeats}
+        console.print(power.analyse(load(self.config, overrides), claim, alpha=self.alpha, **grid))
+
+
 Command = (
     Annotated[Run, tyro.conf.subcommand("run")]
     | Annotated[Check, tyro.conf.subcommand("check")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Data, tyro.conf.subcommand("data")]
+    | Annotated[Power, tyro.conf.subcommand("power")]
 )
 
 
