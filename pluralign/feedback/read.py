@@ -1,17 +1,20 @@
 """Tables of text from files: every cell a string as it stands in the file, every row with its place.
 
 Nothing is guessed: the annotator "007" stays "007", "NA" stays "NA". CSV has no missing cells (an empty cell is an
-empty text); JSON, Parquet and data sets do, and there null and NaN are missing.
+empty text); JSON, Parquet and data sets do, and there null and NaN are missing. A list of chat messages is the text
+of its turns, see `_chat`. Files are read in batches, and each different text is held once.
 """
 
 import csv
 import difflib
 import gzip
 import hashlib
+import io
 import json
 import math
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -26,7 +29,12 @@ from jaxtyping import Int
 from pluralign.errors import InputError
 
 BATCH = 4_096
+ARROW_BATCH = 65_536
 SHOWN = 5
+COLUMNS = 10_000
+"""A table of judgements has a few dozen columns; one of millions is a mistake, and naming near misses would hang."""
+UNPACKED, RATIO = 2**28, 200
+"""Bytes and ratio that an unpacked gzip file may not exceed both: text shrinks to a tenth, a bomb to a thousandth."""
 
 
 @runtime_checkable
@@ -85,7 +93,16 @@ class Rows:
     names: tuple[str, ...]
 
 
-Pieces = Iterator[tuple[list[int], dict[str, list[str | None]]]]
+@dataclass(frozen=True, eq=False)
+class _Distinct:
+    """Cells whose different values are already known, as those of `Column`; a value may be missing."""
+
+    codes: Int[np.ndarray, " row"]
+    values: list[str | None]
+
+
+Cells = list[str | None] | _Distinct
+Pieces = Iterator[tuple[Sequence[int], dict[str, Cells]]]
 
 
 def read(file: File, wanted: Iterable[str]) -> Rows:
@@ -95,7 +112,10 @@ def read(file: File, wanted: Iterable[str]) -> Rows:
         InputError: no such file, unknown format, no rows, or a line that cannot be read.
     """
     wanted = tuple(dict.fromkeys(wanted))
-    rows = _read_dataset(file, wanted) if isinstance(file, AbstractDataset) else _read_file(Path(file), wanted)
+    try:
+        rows = _read_dataset(file, wanted) if isinstance(file, AbstractDataset) else _read_file(Path(file), wanted)
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({error.strerror or error}).") from error
     if not len(rows.place):
         raise InputError(f"{rows.name} has no rows.")
     return rows
@@ -141,9 +161,7 @@ def _read_csv(path: Path, wanted: tuple[str, ...], delimiter: str = ",") -> Rows
                 header = next(reader, [])
                 if not header:
                     raise InputError(f"{path} is empty; the first line must name the columns.")
-                twice = sorted({name for name in header if header.count(name) > 1})
-                if twice:
-                    raise InputError(f"{path}, line 1: the header names {twice} more than once; rename one of them.")
+                _check_names(f"{path}, line 1", header)
                 have = [(name, header.index(name)) for name in wanted if name in header]
                 return _assemble(path.name, "line", _csv_pieces(path, reader, have, header), [*header])
             except csv.Error as error:
@@ -186,6 +204,7 @@ def _read_jsonl(path: Path, wanted: tuple[str, ...]) -> Rows:
                 rows = [_object(path, n, line) for n, line in batch]
                 for row in rows:
                     names.update(dict.fromkeys(row))
+                _check_names(f"{path}, line {batch[-1][0]} and those before", names)
                 places = [n for n, _ in batch]
                 yield places, _of_objects(path, "line", places, rows, wanted)
 
@@ -195,26 +214,29 @@ def _read_jsonl(path: Path, wanted: tuple[str, ...]) -> Rows:
 def _read_json(path: Path, wanted: tuple[str, ...]) -> Rows:
     with _opened(path) as stream:
         text = "".join(_lines(path, stream))
-    try:
-        rows = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}, line {error.lineno}, column {error.colno}: not JSON ({error.msg}).") from error
+    rows = _json(path, text)
     if not isinstance(rows, list):
         raise InputError(f"{path} holds a JSON {_kind(rows)}; a list of objects, one a judgement, is needed.")
     for n, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raise InputError(f"{path}, record {n} is a JSON {_kind(row)}, not an object.")
-    places = list(range(1, len(rows) + 1))
+    names = dict.fromkeys(name for row in rows for name in row)
+    _check_names(str(path), names)
+    places = range(1, len(rows) + 1)
     piece = places, _of_objects(path, "record", places, rows, wanted)
-    return _assemble(path.name, "record", iter([piece]), dict.fromkeys(name for row in rows for name in row))
+    return _assemble(path.name, "record", iter([piece]), names)
 
 
 def _read_parquet(path: Path, wanted: tuple[str, ...]) -> Rows:
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        # A buffer: without it, every row group is in memory as a whole.
+        with pyarrow.parquet.ParquetFile(path, buffer_size=2**20, pre_buffer=False) as file:
             names = file.schema_arrow.names
+            _check_names(str(path), names)
             have = [name for name in wanted if name in names]
-            return _of_arrow(path.name, file.read(have), names, file.metadata.num_rows)
+            return _of_arrow(
+                path.name, file.iter_batches(ARROW_BATCH, columns=have), have, names, file.metadata.num_rows
+            )
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path} is not a Parquet file that can be read ({error}); was it cut off?") from error
 
@@ -222,13 +244,18 @@ def _read_parquet(path: Path, wanted: tuple[str, ...]) -> Rows:
 def _read_dataset(dataset: Any, wanted: tuple[str, ...]) -> Rows:
     names = dataset.column_names
     have = [name for name in wanted if name in names]
-    table = dataset.select_columns(have).with_format("arrow")[:]
-    for name in have:  # class labels are stored as digits, but their words are known
-        label = getattr(dataset.features[name], "names", None)
+    batches = dataset.select_columns(have).with_format("arrow").iter(ARROW_BATCH)
+    words = {name: getattr(dataset.features[name], "names", None) for name in have}
+    return _of_arrow("data set", (_labelled(batch, words) for batch in batches), have, names, len(dataset))
+
+
+def _labelled(batch: pa.Table, words: dict[str, list[str] | None]) -> pa.Table:
+    """Put the words of class labels in place of their digits."""
+    for name, label in words.items():
         if label:
-            words = pa.array([None if i is None else label[i] for i in table[name].to_pylist()], pa.large_string())
-            table = table.set_column(table.column_names.index(name), name, words)
-    return _of_arrow("data set", table, names, len(dataset))
+            cells = pa.array(label, pa.string()).take(batch[name].combine_chunks())
+            batch = batch.set_column(batch.column_names.index(name), name, cells)
+    return batch
 
 
 READERS: dict[str, Callable[[Path, tuple[str, ...]], Rows]] = {
@@ -244,10 +271,34 @@ READERS: dict[str, Callable[[Path, tuple[str, ...]], Rows]] = {
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     try:
-        with gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb") as stream:
-            yield stream
+        with open(path, "rb") as file:
+            if path.suffix.lower() == ".gz":
+                with gzip.open(file) as unpacked, io.BufferedReader(_Unpacked(path, file, unpacked), 2**16) as stream:
+                    yield stream
+            else:
+                yield file
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path} is not a whole gzip file ({error}); was it cut off? Fetch it again.") from error
+
+
+class _Unpacked(io.RawIOBase):
+    """What a gzip file holds, as long as it is not a bomb: a small file that would fill the memory."""
+
+    def __init__(self, path: Path, file: Any, unpacked: Any) -> None:
+        self._path, self._file, self._unpacked, self._bytes = path, file, unpacked, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        n = self._unpacked.readinto(buffer)
+        self._bytes += n
+        if self._bytes > max(UNPACKED, RATIO * self._file.tell()):
+            raise InputError(
+                f"{self._path} unpacks to more than {UNPACKED:,} bytes and {RATIO} times its size, as no table of "
+                "texts does; it was not read to its end. If you trust it, `gunzip` it and name the unpacked file."
+            )
+        return n
 
 
 def _lines(path: Path, stream: Any) -> Iterator[str]:
@@ -263,38 +314,88 @@ def _lines(path: Path, stream: Any) -> Iterator[str]:
 
 
 def _object(path: Path, n: int, line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}, line {n}, column {error.colno}: not JSON ({error.msg}).") from error
+    row = _json(path, line.rstrip("\r\n"), n)
     if not isinstance(row, dict):
         raise InputError(f"{path}, line {n} is a JSON {_kind(row)}, not an object.")
     return row
 
 
+def _json(path: Path, text: str, line: int = 1) -> Any:
+    """Read JSON that begins on a line."""
+    try:
+        return json.loads(text, object_pairs_hook=_unique)
+    except json.JSONDecodeError as error:
+        at = f"{path}, line {line + error.lineno - 1}, column {error.colno}"
+        raise InputError(f"{at}: not JSON ({error.msg}).") from error
+    except (ValueError, RecursionError) as error:  # a name that stands twice; a number of thousands of digits; [[[[...
+        what = "lists or objects lie too deep in each other" if isinstance(error, RecursionError) else error
+        raise InputError(f"{path}, line {line}: {what}; no judgement needs that. Mend it or drop it.") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"an object has the name {twice!r} more than once")
+    return row
+
+
+def _check_names(place: str, names: Iterable[str]) -> None:
+    """Refuse columns that are too many or have the same name."""
+    counts = Counter(iter(names))
+    if len(counts) > COLUMNS:
+        raise InputError(
+            f"{place}: {len(counts):,} columns, more than {COLUMNS:,}; a table of judgements has one judgement a row. "
+            "Is it turned on its side, or is the delimiter or the line end another one?"
+        )
+    twice = sorted(name for name, count in counts.items() if count > 1)
+    if twice:
+        raise InputError(f"{place}: the header names {twice[:SHOWN]} more than once; rename one of them.")
+
+
 def _of_objects(
-    path: Path, unit: str, places: list[int], rows: list[dict[str, Any]], wanted: tuple[str, ...]
-) -> dict[str, list[str | None]]:
-    columns = {}
-    for name in wanted:
-        cells = [row.get(name) for row in rows]
-        try:
-            columns[name] = [cell if type(cell) is str else _text(cell) for cell in cells]
-        except TypeError as error:
-            place = next(p for p, cell in zip(places, cells, strict=True) if isinstance(cell, dict | list))
-            raise InputError(f"{path}, {unit} {place}, column {name!r}: {error}") from error
-    return columns
+    path: Path, unit: str, places: Sequence[int], rows: list[dict[str, Any]], wanted: tuple[str, ...]
+) -> dict[str, Cells]:
+    return {name: _texts(f"{path}, {unit}", places, name, [row.get(name) for row in rows]) for name in wanted}
 
 
-def _of_arrow(name: str, table: pa.Table, names: Iterable[str], n: int) -> Rows:
-    columns: dict[str, list[str | None]] = {}
-    for column in table.column_names:
-        cells = table[column].to_pylist()
-        try:
-            columns[column] = [cell if type(cell) is str else _text(cell) for cell in cells]
-        except TypeError as error:
-            raise InputError(f"{name}, column {column!r}: {error}") from error
-    return _assemble(name, "row", iter([(list(range(1, n + 1)), columns)]), names)
+def _texts(where: str, places: Sequence[int], name: str, cells: Iterable[Any]) -> list[str | None]:
+    texts: list[str | None] = []
+    try:
+        texts.extend(cell if type(cell) is str else _text(cell) for cell in cells)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where} {places[len(texts)]}, column {name!r}: {error}") from error
+    return texts
+
+
+def _of_arrow(name: str, batches: Iterable[Any], have: list[str], names: Sequence[str], n: int) -> Rows:
+    if not have:  # without a column, a batch has no rows
+        return Rows(name, "row", np.arange(1, n + 1), {}, tuple(names))
+
+    def pieces() -> Pieces:
+        begin = 1
+        for batch in batches:
+            places = range(begin, begin + batch.num_rows)
+            begin = places.stop
+            columns = {column: _flat(batch[column]) for column in have}
+            yield places, {column: _of_array(name, places, column, cells) for column, cells in columns.items()}
+
+    return _assemble(name, "row", pieces(), names)
+
+
+def _flat(cells: pa.Array | pa.ChunkedArray) -> pa.Array:
+    return cells.combine_chunks() if isinstance(cells, pa.ChunkedArray) else cells
+
+
+def _of_array(name: str, places: Sequence[int], column: str, cells: pa.Array) -> Cells:
+    """Look at each different value once; where Arrow cannot tell values apart, or one is bad, at each row."""
+    try:
+        plain = cells.dictionary_decode() if pa.types.is_dictionary(cells.type) else cells
+        encoded = plain.dictionary_encode()
+        values = [value if type(value) is str else _text(value) for value in encoded.dictionary.to_pylist()]
+    except (pa.ArrowException, TypeError, ValueError):
+        return _texts(f"{name}, row", places, column, (cell.as_py() for cell in cells))
+    return _Distinct(encoded.indices.fill_null(-1).to_numpy(), values)
 
 
 def _assemble(name: str, unit: str, pieces: Pieces, names: Iterable[str]) -> Rows:
@@ -303,8 +404,12 @@ def _assemble(name: str, unit: str, pieces: Pieces, names: Iterable[str]) -> Row
         places.append(np.array(place, np.int64))
         for column, cells in columns.items():
             code = known.setdefault(column, {None: -1})
-            numbers = (code.setdefault(cell, len(code) - 1) for cell in cells)
-            codes.setdefault(column, []).append(np.fromiter(numbers, np.int32, len(cells)))
+            if isinstance(cells, _Distinct):
+                numbers = np.array([code.setdefault(value, len(code) - 1) for value in cells.values] + [-1], np.int32)
+                codes.setdefault(column, []).append(numbers[cells.codes])
+            else:
+                numbers = (code.setdefault(cell, len(code) - 1) for cell in cells)
+                codes.setdefault(column, []).append(np.fromiter(numbers, np.int32, len(cells)))
     names = tuple(names)  # only now: a JSONL file names its columns as it goes
     columns = {c: Column(np.concatenate(codes[c]), list(known[c])[1:]) for c in codes if c in names}
     rows = Rows(name, unit, np.concatenate(places), columns, names)
@@ -321,9 +426,26 @@ def _assemble(name: str, unit: str, pieces: Pieces, names: Iterable[str]) -> Row
 def _text(value: Any) -> str | None:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
+    if isinstance(value, list) and value and all(map(_is_turn, value)):
+        return _chat(value)
     if isinstance(value, dict | list | bytes):
         raise TypeError(f"found {_kind(value)} where a text is needed; flatten it into one text first.")
     return str(value)
+
+
+def _is_turn(value: Any) -> bool:
+    """Return whether it is a role and a content, both texts, and nothing else: not the call of a tool, nor an image."""
+    if not isinstance(value, dict):
+        return False
+    said = {name: cell for name, cell in value.items() if cell is not None}  # Parquet fills up what other turns have
+    return said.keys() == {"role", "content"} and all(type(cell) is str for cell in said.values())
+
+
+def _chat(turns: list[dict[str, str]]) -> str:
+    """Return a conversation as `role: content` with a blank line between turns; the content of a single turn."""
+    if len(turns) == 1 and turns[0]["role"] in ("user", "assistant"):
+        return turns[0]["content"]
+    return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
 
 
 def _kind(value: Any) -> str:

@@ -1,0 +1,171 @@
+"""How long it takes, and how much memory, to read a million comparisons into a checked `Feedback`.
+
+    python benchmarks/feedback_load.py [--comparisons 1000000] [--formats parquet csv jsonl chat]
+
+The limit is a bare pyarrow read of the same columns of the same file in the same run (for JSON lines, whose reader
+in pyarrow takes all columns, of the whole file): no reader that checks anything can be faster. Every measurement has
+a process of its own, so that peak memory is that of one read; seconds are wall time without imports.
+`chat` holds a tenth of the comparisons, each text a conversation with roles.
+"""
+
+import argparse
+import csv
+import json
+import multiprocessing
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet
+
+NAMES = {"prompt": "prompt", "first": "left", "second": "right", "outcome": "winner", "annotator": "worker"}
+PROMPTS, RESPONSES, ANNOTATORS = 5_000, 10, 10_000
+CHUNK = 100_000
+
+
+def texts(rng: np.random.Generator, n: int, words: int) -> pa.Array:
+    """Return different texts of `words` words each, about six letters a word."""
+    vocabulary = np.array(["".join(rng.choice(list("abcdefghijklmnop"), rng.integers(3, 9))) for _ in range(2_000)])
+    picked = vocabulary[rng.integers(0, len(vocabulary), (n, words))]
+    return pa.array([f"{i}: {' '.join(row)}." for i, row in enumerate(picked)])
+
+
+def chunks(comparisons: int, seed: int = 0) -> Iterator[pa.Table]:
+    """Yield comparisons of random pairs of ten responses to each of 5,000 prompts, `CHUNK` rows at a time."""
+    rng = np.random.default_rng(seed)
+    prompts, responses = texts(rng, PROMPTS, 30), texts(rng, PROMPTS * RESPONSES, 60)
+    for start in range(0, comparisons, CHUNK):
+        n = min(CHUNK, comparisons - start)
+        prompt, left = rng.integers(0, PROMPTS, n), rng.integers(0, RESPONSES, n)
+        right = (left + rng.integers(1, RESPONSES, n)) % RESPONSES
+        columns = {
+            "prompt": prompts.take(pa.array(prompt)),
+            "left": responses.take(pa.array(prompt * RESPONSES + left)),
+            "right": responses.take(pa.array(prompt * RESPONSES + right)),
+            "winner": pa.array(["left", "right", "tie"]).take(pa.array(rng.integers(0, 3, n))),
+            "worker": pa.array([f"w{i}" for i in rng.integers(0, ANNOTATORS, n)]),
+        }
+        yield pa.table(columns)
+
+
+def write_parquet(path: Path, comparisons: int) -> None:
+    """Write with pyarrow's own settings."""
+    writer = None
+    for chunk in chunks(comparisons):
+        writer = writer or pyarrow.parquet.ParquetWriter(path, chunk.schema)
+        writer.write_table(chunk)
+    assert writer is not None
+    writer.close()
+
+
+def write_csv(path: Path, comparisons: int) -> None:
+    """Write with quotes where they are needed."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(NAMES.values())
+        for chunk in chunks(comparisons):
+            writer.writerows(zip(*(chunk[name].to_pylist() for name in NAMES.values()), strict=True))
+
+
+def write_jsonl(path: Path, comparisons: int) -> None:
+    """Write one object a line."""
+    with open(path, "w", encoding="utf-8") as file:
+        for chunk in chunks(comparisons):
+            file.writelines(json.dumps(row) + "\n" for row in chunk.to_pylist())
+
+
+def write_chat(path: Path, comparisons: int) -> None:
+    """Write a tenth of the comparisons, every text a conversation of chat messages."""
+    with open(path, "w", encoding="utf-8") as file:
+        for chunk in chunks(comparisons // 10):
+            for row in chunk.to_pylist():
+                row["prompt"] = [
+                    {"role": role, "content": f"{role}: {row['prompt']}"} for role in ("system", "user", "assistant")
+                ]
+                row["left"], row["right"] = ([{"role": "assistant", "content": row[s]}] for s in ("left", "right"))
+                file.write(json.dumps(row) + "\n")
+
+
+def load(path: Path) -> int:
+    """Read the file with `Table`; return how many comparisons there are."""
+    from pluralign.feedback import Table
+
+    return len(Table(path, **NAMES).load().choices)
+
+
+def bare_parquet(path: Path) -> int:
+    """Read the five columns and keep them."""
+    return len(pyarrow.parquet.read_table(path, columns=list(NAMES.values()), memory_map=False))
+
+
+def bare_csv(path: Path) -> int:
+    """Read the five columns and keep them."""
+    types = dict.fromkeys(NAMES.values(), pa.string())
+    convert = pyarrow.csv.ConvertOptions(column_types=types, include_columns=list(types))
+    parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
+    return len(pyarrow.csv.read_csv(path, parse_options=parse, convert_options=convert))
+
+
+def bare_json(path: Path) -> int:
+    """Read everything and keep it."""
+    return len(pyarrow.json.read_json(path))
+
+
+FORMATS: dict[str, tuple[str, Callable[[Path, int], None], Callable[[Path], int]]] = {
+    "parquet": ("votes.parquet", write_parquet, bare_parquet),
+    "csv": ("votes.csv", write_csv, bare_csv),
+    "jsonl": ("votes.jsonl", write_jsonl, bare_json),
+    "chat": ("chat.jsonl", write_chat, bare_json),
+}
+
+
+def measured(job: Callable[[Path], int], path: Path) -> tuple[float, float, int]:
+    """Return seconds, peak memory in GB and the number of rows of a job in a fresh process."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_measure, (job, path))
+
+
+def _measure(job: Callable[[Path], int], path: Path) -> tuple[float, float, int]:
+    import datasets  # noqa: F401  # its import is not what is measured
+
+    import pluralign.feedback  # noqa: F401
+
+    start = time.perf_counter()
+    rows = job(path)
+    seconds = time.perf_counter() - start
+    unit = 1 if sys.platform == "darwin" else 1024
+    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--comparisons", type=int, default=1_000_000)
+    parser.add_argument("--formats", nargs="*", choices=list(FORMATS), default=list(FORMATS))
+    parser.add_argument("--folder", type=Path, help="where the files are made and kept; by default in a passing one")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as passing:
+        folder = arguments.folder or Path(passing)
+        print(f"{'format':8} {'rows':>9} {'GB':>5} {'seconds':>8} {'peak GB':>8} {'bare s':>7} {'bare GB':>8} {'ratio':>6}")
+        for name in arguments.formats:
+            file, write, bare = FORMATS[name]
+            path = folder / file
+            if not path.exists():
+                write(path, arguments.comparisons)
+            bare_seconds, bare_peak, bare_rows = measured(bare, path)
+            seconds, peak, rows = measured(load, path)
+            assert rows == bare_rows, f"{rows} of {bare_rows} comparisons arrived"
+            print(
+                f"{name:8} {rows:9,} {path.stat().st_size / 1e9:5.2f} {seconds:8.1f} {peak:8.2f} "
+                f"{bare_seconds:7.1f} {bare_peak:8.2f} {seconds / bare_seconds:6.1f}"
+            )
+
+
+if __name__ == "__main__":
+    main()
