@@ -1,6 +1,7 @@
 """Raw sources of judgements to `Feedback`: who judged what, and how.
 
-`Table` reads files and data sets, `Community` simulates annotators whose wants are known,
+`Table` reads comparisons from files and data sets, `Rankings` orders over more responses, `Ratings` grades; `Preflib`
+reads elections, `Polis` votes on comments; `Community` simulates annotators whose wants are known,
 `describe` counts what a reader should know before trusting the data, `holdout` keeps some judgements for evaluation.
 """
 
@@ -10,6 +11,7 @@ from pluralign.feedback.community import Community, Group
 from pluralign.feedback.known import Known
 from pluralign.feedback.polis import Polis
 from pluralign.feedback.preflib import Preflib
+from pluralign.feedback.rankings import Rankings
 from pluralign.feedback.ratings import Ratings
 from pluralign.feedback.responding import Approval, BestOf, Comparison, Ranking, Rating, YesNo
 from pluralign.feedback.source import AbstractSource
@@ -36,6 +38,7 @@ __all__ = [
     "Position",
     "Preflib",
     "Ranking",
+    "Rankings",
     "Rating",
     "Ratings",
     "Summary",
