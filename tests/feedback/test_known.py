@@ -309,7 +309,8 @@ def test_every_entry_says_what_must_be_known_and_stands_in_the_docs():
         assert entry.home.startswith("https://"), entry.name
         row = next((line for line in docs.splitlines() if line.startswith(f"| `{entry.name}`")), None)
         assert row is not None, f"{entry.name} is not in docs/data.md"
-        assert entry.licence in row and entry.home in row, row
+        assert entry.licence in row and entry.home in row and entry.title in row, row
+        assert entry.mapping in docs and entry.citation in docs, f"docs/data.md tells {entry.name} otherwise"
         for file in (*entry.files, *entry.instead):
             assert file.url is None or re.match(r"https://[^ ]+$", file.url), file
             assert file.sha256 is None or re.fullmatch("[0-9a-f]{64}", file.sha256), file
@@ -353,7 +354,7 @@ def test_files_are_found_checked_and_named_in_the_provenance(tmp_path, monkeypat
     with pytest.raises(
         InputError, match=r"dev_feedback.json is not the file that is known: its SHA-256 is [0-9a-f]{64}"
     ):
-        Known("finegrained-rlhf", published(tmp_path / "f", "finegrained-rlhf", "finegrained")).load()
+        Known("finegrained-rlhf", tmp_path / "f").load()
 
 
 # --- command line --------------------------------------------------------------------------------------------------
@@ -392,7 +393,7 @@ def test_data_commands(tmp_path, monkeypatch, capsys):
 
 
 def test_what_is_not_published_in_this_form_is_said(tmp_path):
-    with pytest.raises(InputError, match=r"writing_rank_items.jsonl of creativity_eval is not published in this form"):
+    with pytest.raises(InputError, match=r"writing_rank_items.jsonl of creativity_eval has no address"):
         known.entry("creativity_eval").get(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -489,3 +490,34 @@ def test_finegrained_is_the_published_one(data):
     faults = sum(len(row["feedback"]["errors"]) + len(row["feedback"]["missing-info"]) for row in made)
     assert len(votes.grades) == 500 * 8 and (3 - votes.grades.value).sum() <= faults == 1373 + 842
     assert feedback.describe(votes).annotators == 1
+
+
+POLIS = "15-per-hour-seattle", "american-assembly.bowling-green", "brexit-consensus", "canadian-electoral-reform"
+
+
+@pytest.mark.parametrize("name", [*POLIS, "vtaiwan.uberx"])
+def test_polis_conversations_are_the_published_ones(data, name):
+    votes = Known(f"polis-{name}").load()
+    with open(data / "polis_opendata" / name / "participants-votes.csv", newline="") as file:
+        cast = sum(cell != "" for row in csv.DictReader(file) for column, cell in row.items() if column.isdigit())
+    assert len(votes.grades) + sum(votes.provenance["set_aside"].values()) == cast
+    assert votes.provenance["name"] == f"polis-{name}" and votes.scales[0].form == "vote"
+
+
+def test_preflib_elections_are_the_published_ones(data):
+    debian = Known("preflib-debian").load()
+    files = sorted((data / "preflib" / "00002-debian").glob("*.soi"))
+    voters = sum(int(re.search(r"# NUMBER VOTERS: (\d+)", file.read_text())[1]) for file in files)
+    assert len(debian.choices) == len(debian.annotators) == voters
+    assert len(set(debian.items["prompt_id"])) == 8
+    sushi = Known("preflib-sushi").load()
+    assert sushi.choices.slate.shape == (5000, 10) and "toro (fatty tuna)" in list(sushi.items["response"])
+    assert len(Known("preflib-uk-labour").load().choices) == 266
+    approvals = Known("preflib-french-approval").load()
+    assert len(approvals.annotators) == 2597 and len(approvals.grades) == 2597 * 16
+    assert approvals.scales[0].form == "approval"
+
+
+def test_sushi_may_not_be_passed_on_and_has_no_address(tmp_path):
+    with pytest.raises(InputError, match=r"terms forbid that.*kamishima"):
+        known.entry("preflib-sushi").get(tmp_path)

@@ -19,6 +19,8 @@ from pluralign.feedback.known.helpsteer2 import HELPSTEER2, HELPSTEER2_PREFERENC
 from pluralign.feedback.known.hh import HH, HH_HARMLESS, HH_HELPFUL
 from pluralign.feedback.known.llmfao import LLMFAO
 from pluralign.feedback.known.multipref import MULTIPREF
+from pluralign.feedback.known.polis import POLIS
+from pluralign.feedback.known.preflib import PREFLIB
 from pluralign.feedback.known.prism import PRISM
 from pluralign.feedback.known.ukpconvarg1 import UKPCONVARG1
 from pluralign.feedback.known.ultrafeedback import ULTRAFEEDBACK
@@ -30,6 +32,8 @@ __all__ = ["ENTRIES", "Entry", "File", "Known", "entry", "listing"]
 ENTRIES = (
     LLMFAO,
     UKPCONVARG1,
+    *POLIS,
+    *PREFLIB,
     CREATIVITY,
     TTCW,
     PRISM,
@@ -94,9 +98,10 @@ class Known(AbstractSource):
         """
         known = entry(self.name)
         folder = known.located(self.folder)
+        files = known.checked(folder)
         votes = known.read(folder)
         told = {"kind": self.kind, "name": known.name, "licence": known.licence, "citation": known.citation}
-        return replace(votes, provenance={**votes.provenance, **told, "files": known.checked(folder)})
+        return replace(votes, provenance={**votes.provenance, **told, "files": files})
 
     def fingerprint(self) -> str:
         """Return a content hash of the files."""

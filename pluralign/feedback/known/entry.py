@@ -26,7 +26,7 @@ class File:
 
     Args:
         name: path inside the folder of the data set.
-        url: where it is published; none = nowhere in this form.
+        url: where it is published; none = it cannot be downloaded in this form.
         sha256: its checksum; none = no checksum is known.
     """
 
@@ -167,8 +167,9 @@ class Entry:
         for file in missing:
             if file.url is None:
                 raise InputError(
-                    f"{file.name} of {self.name} is not published in this form, so it cannot be downloaded; "
-                    f"a copy goes to {folder}. {self.mapping} See {self.home}."
+                    f"{file.name} of {self.name} has no address to download it from: its terms forbid that, or it was "
+                    f"made from other files (`pluralign data describe {self.name}`). A copy from {self.home} goes to "
+                    f"{folder}."
                 )
         columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
         with Progress(*columns, console=console, disable=console is None) as bars:
