@@ -1,21 +1,33 @@
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pyarrow.compute as pc
 from jaxtyping import Float, Int
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from scipy.special import stdtrit
 
-from pluralign.types import Choices, Feedback
+from pluralign.feedback.agreement import CORRECTION, Agreement, agreement, answers
+from pluralign.feedback.connection import Connection, connections, pieces_of_prompts
+from pluralign.feedback.privacy import Personal, column, personal
+from pluralign.feedback.suspects import MOST, Suspect, suspects
+from pluralign.types import FORMS, Choices, Feedback
 
 LEVEL = 0.9
 GROUPS_SHOWN = 12
+NAMED = 5
+SECOND_LOOK = {
+    "careless": "nobody else's answers foretell theirs, so they answer at random or want what nobody else wants",
+    "opposite": "they say the contrary of most others, so they answer the wrong way round or want the contrary",
+    "contradictory": "asked again, they answer differently more often than others do",
+    "straight": "they always pick the same side or grade",
+    "coordinated": "the two give nearly always the same answers, beyond what people of like mind do",
+    "hurried": "most of their judgements took less than a third of the usual time",
+}
 
 
 @dataclass(frozen=True)
@@ -25,34 +37,46 @@ class Summary:
     Intervals are 90 %, by the jackknife over annotators (each annotator with all its judgements is one draw).
 
     Attributes:
-        judgements: how many choices.
+        judgements: how many choices and grades.
+        by_form: how many judgements of each form; grades stand under the name of their scale and its form.
+        by_objective: how many judgements of each objective.
         tie_share: share of choices in which the best rank is shared.
         annotators: how many, with or without judgements.
         groups: how many annotators have each value of an attribute, for attributes with at most 12 values.
+        by_group: how many judgements annotators with each of those values made.
         prompts: how many.
         items: how many different (prompt, response) pairs.
         per_annotator: smallest, median and largest number of judgements of an annotator.
         single: annotators with one judgement.
         busiest_share: share of judgements made by the busiest 10 % of annotators (rounded up).
-        first_wins: how often the first shown wins, of comparisons without a tie.
+        first_wins: how often the first shown wins, of comparisons without a tie; a correction is none.
         first_wins_interval: its interval.
-        duplicates: judgements that repeat an earlier one: same annotator, same slate in the same order, same outcome.
-        contradictions: cases of an annotator who gave different outcomes for the same two items, in any order.
+        duplicates: judgements that repeat an earlier one: same annotator, same slate in the same order, same outcome;
+            or the same grade of the same item.
+        contradictions: cases of an annotator who gave different outcomes for the same two items, in any order, or
+            different grades to the same item.
         set_aside: rows that the source did not use, by reason.
         unconnected_prompts: prompts whose candidates the comparisons do not connect.
         pieces: connected pieces of those prompts' candidates.
         shared_pairs: pairs of items that more than one annotator judged.
         agreement: probability that two judgements of one pair by different annotators, drawn at random, agree.
         agreement_interval: its interval.
+        alphas: agreement beyond chance by objective and form or scale.
+        connections: what the judgements of each objective connect.
+        suspects: annotators who deserve a second look; none of them is left out of anything.
+        personal: where personal data seems to stand.
         empty_responses: items whose response is an empty text.
         simulated: whether the annotators are simulated.
         warnings: what needs attention, in sentences.
     """
 
     judgements: int
+    by_form: dict[str, int]
+    by_objective: dict[str, int]
     tie_share: float | None
     annotators: int
     groups: dict[str, dict[str, int]]
+    by_group: dict[str, dict[str, int]]
     prompts: int
     items: int
     per_annotator: tuple[int, float, int]
@@ -68,6 +92,10 @@ class Summary:
     shared_pairs: int
     agreement: float | None
     agreement_interval: tuple[float, float] | None
+    alphas: tuple[Agreement, ...]
+    connections: tuple[Connection, ...]
+    suspects: tuple[Suspect, ...]
+    personal: tuple[Personal, ...]
     empty_responses: int
     simulated: bool
     warnings: tuple[str, ...]
@@ -82,6 +110,9 @@ class Summary:
         pieces = f" ({self.pieces:,} pieces)" if self.pieces else ""
         lines = {
             "judgements": f"{self.judgements:,}, {_percent(self.tie_share)} ties",
+            "  by form": _counts(self.by_form),
+            **({"  by objective": _counts(self.by_objective)} if len(self.by_objective) > 1 else {}),
+            **{f"  by {name}": _counts(groups) for name, groups in self.by_group.items()},
             "annotators": people,
             **{f"  {name}": _counts(groups) for name, groups in self.groups.items()},
             "judgements per annotator": f"{low:,} to {high:,}, median {middle:,g}",
@@ -91,9 +122,15 @@ class Summary:
             "first shown wins": _percent(self.first_wins, self.first_wins_interval),
             "pairs with several annotators": f"{self.shared_pairs:,}",
             "  raw agreement on them": _percent(self.agreement, self.agreement_interval),
+            "agreement beyond chance": "Krippendorff's alpha, 0 = chance",
+            **{f"  {a.objective}, {a.form}": _alpha(a) for a in self.alphas},
             "exact duplicates": f"{self.duplicates:,}",
             "self-contradictions": f"{self.contradictions:,}",
             "prompts not connected": f"{self.unconnected_prompts:,}{pieces}",
+            "items never judged": _counts({c.objective: c.never for c in self.connections}),
+            "sets of annotators apart": _counts({c.objective: c.camps for c in self.connections}),
+            "worth a second look": _counts(dict(Counter(s.reason for s in self.suspects))) or "nobody",
+            "personal data": _counts({f"{p.what} in {p.where}": p.count for p in self.personal}) or "none seen",
             "empty responses": f"{self.empty_responses:,}",
             "rows set aside": _counts(self.set_aside) or "0",
         }
@@ -108,30 +145,37 @@ class Summary:
 
 def describe(feedback: Feedback) -> Summary:
     """Count what one should know of feedback before trusting it; see `Summary`."""
-    choices, items, people = feedback.choices, feedback.items, feedback.annotators
-    n, annotators = len(choices), len(people)
-    per_annotator = np.bincount(choices.annotator, minlength=annotators)
-    attributes = {
-        name: Counter(feedback.attribute(name)) for name in people.column_names if name not in ("id", "weight")
-    }
-    unconnected, pieces = _connected(choices, feedback.prompt_id)
+    choices, grades, items, people = feedback.choices, feedback.grades, feedback.items, feedback.annotators
+    n, annotators = len(choices) + len(grades), len(people)
+    per_annotator = np.bincount(np.concatenate([choices.annotator, grades.annotator]), minlength=annotators)
+    attributes = {name: feedback.attribute(name) for name in people.column_names if name not in ("id", "weight")}
+    groups = {name: values for name, values in attributes.items() if len(set(values)) <= GROUPS_SHOWN}
+    unconnected, pieces = pieces_of_prompts(choices, feedback.prompt_id, np.ones(len(items), bool))
     busiest = np.sort(per_annotator)[::-1][: math.ceil(0.1 * annotators)].sum()
     best = (choices.rank == 0).sum(1)
 
-    pair, who, first_won, oriented = _pairs(choices, len(items))
+    pair, who, first_won, oriented = _pairs(choices.where(choices.form != CORRECTION), len(items))
     decided = first_won != 0
     first = _sums(who[decided], first_won[decided] > 0, np.ones(decided.sum()), annotators)
     others = _alike(pair) - _alike(pair, who)
-    agreement = _sums(who, _alike(pair, oriented) - _alike(pair, who, oriented), others, annotators)
+    agreed = _sums(who, _alike(pair, oriented) - _alike(pair, who, oriented), others, annotators)
     by = _first(pair, who)
-    answers = _first(pair, who, oriented)  # more than one by the same annotator contradict each other
-    different = np.bincount(_together(pair[answers], who[answers]))
+    said = _first(pair, who, oriented)  # more than one by the same annotator contradict each other
+    different = np.bincount(_together(pair[said], who[said]))
     rows = _first(choices.annotator, choices.objective, *choices.slate.T, *choices.rank.T)
+    graded = (grades.annotator, grades.objective, grades.scale, grades.item)
+    values = _first(*graded, grades.value)
+    regraded = np.bincount(_together(*(code[values] for code in graded)))
+    given = answers(feedback)
+    shared = tuple(a.shared() for a in given)
     numbers = {
         "judgements": n,
-        "tie_share": float((best > 1).mean()) if n else None,
+        "by_form": _by_form(feedback),
+        "by_objective": _tally(feedback.objectives, np.concatenate([choices.objective, grades.objective])),
+        "tie_share": float((best > 1).mean()) if len(choices) else None,
         "annotators": annotators,
-        "groups": {name: dict(sorted(c.items())) for name, c in attributes.items() if len(c) <= GROUPS_SHOWN},
+        "groups": {name: dict(sorted(Counter(values).items())) for name, values in groups.items()},
+        "by_group": {name: _weighed(values, per_annotator) for name, values in groups.items()},
         "prompts": len(np.unique(feedback.prompt_id)),
         "items": len(items),
         "per_annotator": _spread(per_annotator),
@@ -139,15 +183,19 @@ def describe(feedback: Feedback) -> Summary:
         "busiest_share": float(busiest / n) if n else None,
         "first_wins": _ratio(*first),
         "first_wins_interval": _interval(*first, shared=1),
-        "duplicates": n - len(rows),
-        "contradictions": int((different > 1).sum()),
+        "duplicates": n - len(rows) - len(values),
+        "contradictions": int((different > 1).sum() + (regraded > 1).sum()),
         "set_aside": {str(k): int(v) for k, v in feedback.provenance.get("set_aside", {}).items()},
         "unconnected_prompts": unconnected,
         "pieces": pieces,
         "shared_pairs": int((np.bincount(pair[by]) > 1).sum()),
-        "agreement": _ratio(*agreement),
-        "agreement_interval": _interval(*agreement, shared=2),
-        "empty_responses": sum(not text for text in items["response"][:]),
+        "agreement": _ratio(*agreed),
+        "agreement_interval": _interval(*agreed, shared=2),
+        "alphas": tuple(agreement(a) for a in shared),
+        "connections": connections(feedback),
+        "suspects": suspects(feedback, given, shared),
+        "personal": personal(feedback),
+        "empty_responses": int(pc.sum(pc.equal(column(items, "response"), "")).as_py() or 0),  # pyright: ignore
         "simulated": bool(feedback.provenance.get("simulated", False)),
     }
     summary = Summary(**numbers, warnings=())
@@ -174,10 +222,27 @@ def _warnings(summary: Summary) -> Iterator[str]:
         yield f"{s.contradictions:,} times an annotator answered differently about the same two responses: noise."
     if s.set_aside:
         yield f"{sum(s.set_aside.values()):,} rows were not used: {_counts(s.set_aside)}."
-    if s.unconnected_prompts:
+    if s.judgements:
+        yield from filter(None, (connection.sentence() for connection in s.connections))
+    if s.annotators > 1 and s.judgements and not any(a.units for a in s.alphas):
+        yield "No two annotators judged the same: how far they agree cannot be told."
+    twice = sum(connection.with_itself for connection in s.connections)
+    if twice:
+        yield f"{twice:,} slates show an item twice: what is said of it and itself tells of positions only."
+    for reason, text in SECOND_LOOK.items():
+        named = [" and ".join(map(str, x.annotators)) for x in s.suspects if x.reason == reason]
+        if named:
+            more = f" and {len(named) - NAMED:,} more" if len(named) > NAMED else ""
+            what = "pairs of annotators" if reason == "coordinated" else "annotators"
+            yield f"A second look at {what} no. {', '.join(named[:NAMED])}{more} (counted from 0): {text}."
+    if s.annotators > MOST:
+        yield f"With more than {MOST:,} annotators, the careless and the coordinated are not looked for."
+    for p in s.personal:
+        rest = ", ..." if p.count > len(p.first) else ""
+        of = "annotators" if p.where == "annotator ids" else "items"
         yield (
-            f"In {s.unconnected_prompts:,} of {s.prompts:,} prompts no chain of comparisons connects all candidates "
-            f"({s.pieces:,} pieces): only features can say how the pieces compare."
+            f"{p.count:,} {p.where} seem to hold {p.what} ({of} no. {', '.join(map(str, p.first))}{rest}, "
+            "counted from 0): personal data; mask it, or make sure that you may use it."
         )
     if s.empty_responses:
         yield f"{s.empty_responses:,} responses are empty texts; in CSV a response that was lost looks the same."
@@ -244,15 +309,30 @@ def _interval(
     return max(0.0, float(middle - half)), min(1.0, float(middle + half))
 
 
-def _connected(choices: Choices, prompt_id: Int[np.ndarray, " item"]) -> tuple[int, int]:
-    """Return how many prompts have candidates in more than one component, and how many components those are."""
-    filled = choices.slate >= 0
-    head = np.take_along_axis(choices.slate, filled.argmax(1)[:, None], 1)
-    row, column = np.broadcast_to(head, choices.slate.shape)[filled], choices.slate[filled]
-    graph = coo_array((np.ones(len(row), np.int8), (row, column)), shape=(len(prompt_id), len(prompt_id)))
-    label = connected_components(graph.tocsr(), directed=False)[1]
-    pieces = np.bincount(prompt_id[_first(prompt_id, label)])
-    return int((pieces > 1).sum()), int(pieces[pieces > 1].sum())
+def _by_form(feedback: Feedback) -> dict[str, int]:
+    names = [f"{scale.name} ({scale.form})" for scale in feedback.scales]
+    return _tally(FORMS, feedback.choices.form) | _tally(names, feedback.grades.scale)
+
+
+def _tally(names: Sequence[str], index: Int[np.ndarray, " judgement"]) -> dict[str, int]:
+    counts = np.bincount(index, minlength=len(names)).tolist()
+    total: Counter[str] = Counter()  # two scales may have one name
+    for name, count in zip(names, counts, strict=True):
+        total[name] += count
+    return {name: count for name, count in total.items() if count}
+
+
+def _weighed(values: Sequence[str], counts: Int[np.ndarray, " annotator"]) -> dict[str, int]:
+    names, index = np.unique(np.array(values, dtype=object), return_inverse=True)
+    totals = np.bincount(index, counts).astype(int).tolist()
+    return dict(zip(names.tolist(), totals, strict=True))
+
+
+def _alpha(a: Agreement) -> str:
+    if a.alpha is None:
+        return f"unknown ({a.units:,} in common)"
+    inside = f" (90 % interval {a.interval[0]:.2f} to {a.interval[1]:.2f})" if a.interval else ""
+    return f"{a.alpha:.2f}{inside}"
 
 
 def _spread(counts: Int[np.ndarray, " annotator"]) -> tuple[int, float, int]:

@@ -22,7 +22,9 @@ ENOUGH = 5  # answers below which nothing is asked
 SAME = 0.95  # share of one and the same answer from which an annotator is a straight-liner
 COPIED = 0.9  # share of equal answers from which two annotators may have copied
 HURRIED = 1 / 3  # of the median time of all annotators
-MOST = 20_000  # annotators up to which all pairs are compared
+MOST = (
+    20_000  # annotators up to which all pairs are compared; beyond, the careless and the coordinated are not looked for
+)
 PEERS = 30  # of a unit by whom an answer to it is foretold
 SPREAD_FROM = 1_000_000  # pairs of annotators whose agreement tells how much people differ
 DENSE = 0.05  # share of entries from which a dense matrix is faster
@@ -81,15 +83,15 @@ def _nobody(reason: str, persons: int = 1) -> _Asked:
     return _Asked(reason, np.zeros((0, persons), int), none, none, none, none, none.astype(bool))
 
 
-def suspects(feedback: Feedback, answers: tuple[Answers, ...]) -> tuple[Suspect, ...]:
+def suspects(feedback: Feedback, answers: tuple[Answers, ...], shared: tuple[Answers, ...]) -> tuple[Suspect, ...]:
     """Return who deserves a second look, at a false discovery rate of 5 % for each reason.
 
     Args:
         feedback: all judgements.
         answers: `agreement.answers(feedback)`.
+        shared: `a.shared()` of each of them.
     """
     people = len(feedback.annotators)
-    shared = [a.shared() for a in answers]
     asked = (
         _careless(shared, people),
         _opposite(shared, people),
@@ -121,7 +123,7 @@ def at_least(k: np.ndarray, n: np.ndarray, rate: np.ndarray) -> np.ndarray:
     return at_most(n - k, n, 1 - rate)
 
 
-def _careless(shared: list[Answers], people: int) -> _Asked:
+def _careless(shared: tuple[Answers, ...], people: int) -> _Asked:
     """Ask whose answers nobody else's foretell, neither those of the like-minded nor those of the contrary-minded.
 
     With opinions x in [-1, 1], each answer is foretold from what the same annotator said of all other units:
@@ -133,7 +135,7 @@ def _careless(shared: list[Answers], people: int) -> _Asked:
     """
     who, unit, opinion, weight = _opinions(shared, people)
     busy = np.flatnonzero(np.bincount(who, weight, people) >= ENOUGH)
-    if not 2 <= len(busy) <= MOST:
+    if len(busy) < 2 or people > MOST:
         return _nobody("careless")
     mixed = np.lexsort((np.random.default_rng(0).random(len(unit)), unit))  # by unit, in random order
     peers = np.bincount(unit)
@@ -161,7 +163,7 @@ def _careless(shared: list[Answers], people: int) -> _Asked:
     return _Asked("careless", busy[:, None], n, seen, usual, at_most(n * seen, n, usual), told)
 
 
-def _opinions(shared: list[Answers], people: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _opinions(shared: tuple[Answers, ...], people: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return annotator, unit, opinion and weight of all answers.
 
     The opinion of a pair is -1, 0 or 1; that of a grade is its place among the annotator's own grades, from -1 to 1.
@@ -178,7 +180,7 @@ def _opinions(shared: list[Answers], people: int) -> tuple[np.ndarray, np.ndarra
     return tuple(np.concatenate(column) for column in zip(*columns, strict=True))  # pyright: ignore
 
 
-def _opposite(shared: list[Answers], people: int) -> _Asked:
+def _opposite(shared: tuple[Answers, ...], people: int) -> _Asked:
     """Ask who mostly says the contrary of what most others say of the same unit.
 
     For one who answers at random, `(1 + x sign sum_{b != a} x_b) / 2` is 1/2 in the mean.
@@ -267,7 +269,7 @@ def _sides(feedback: Feedback) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
             yield g.annotator[rows].astype(np.int64), g.value[rows].astype(np.int64), len(scale.labels)
 
 
-def _coordinated(shared: list[Answers], people: int) -> _Asked:
+def _coordinated(shared: tuple[Answers, ...], people: int) -> _Asked:
     """Ask which two annotators give nearly always the same answers.
 
     If all is well, the answers that a and b have in common are beta-binomial: its mean is the larger of the shares
@@ -276,7 +278,7 @@ def _coordinated(shared: list[Answers], people: int) -> _Asked:
     """
     given = [a for a in shared if len(a.unit)]
     busy = sum((np.bincount(a.annotator, a.weight, people) for a in given), np.zeros(people)) >= ENOUGH
-    if not 2 <= busy.sum() <= MOST:
+    if busy.sum() < 2 or people > MOST:
         return _nobody("coordinated", 2)
     met, alike = _incidence(given, people, by_value=False), _incidence(given, people, by_value=True)
     n_all, k_all = _in_common(met), _in_common(alike)

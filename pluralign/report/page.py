@@ -1,6 +1,7 @@
 """The tables of a report as one self-contained HTML page."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -197,19 +198,30 @@ def _facts(s: Row) -> list[list[str]]:
     def counts(values: dict[str, int]) -> str:
         return ", ".join(f"{name or '(missing)'} {count:,}" for name, count in values.items())
 
+    def alpha(a: Row) -> str:
+        inside = f" (90 % interval {a['interval'][0]:.2f} to {a['interval'][1]:.2f})" if a["interval"] else ""
+        return "not known" if a["alpha"] is None else f"{a['alpha']:.2f}{inside}, {a['units']:,} judged by several"
+
     low, middle, high = s["per_annotator"]
     rows = {
-        "judgements": f"{s['judgements']:,}, {share(s['tie_share'])} ties",
+        "judgements": f"{s['judgements']:,}, {share(s['tie_share'])} ties; {counts(s['by_form'])}",
+        **({"judgements by objective": counts(s["by_objective"])} if len(s["by_objective"]) > 1 else {}),
         "annotators": f"{s['annotators']:,}{' (simulated)' if s['simulated'] else ''}",
         **{f"annotators by {name}": counts(values) for name, values in s["groups"].items()},
+        **{f"judgements by {name}": counts(values) for name, values in s["by_group"].items()},
         "judgements per annotator": f"{low:,} to {high:,}, median {middle:,g}; {s['single']:,} judged only once",
         "judgements by the busiest tenth": share(s["busiest_share"]),
         "prompts; responses": f"{s['prompts']:,}; {s['items']:,} ({s['empty_responses']:,} empty)",
         "the first shown wins": share(s["first_wins"], s["first_wins_interval"]),
         "two annotators agree on a pair": share(s["agreement"], s["agreement_interval"]),
         "pairs that several annotators judged": f"{s['shared_pairs']:,}",
+        **{f"Krippendorff's alpha: {a['objective']}, {a['form']} ({a['distance']})": alpha(a) for a in s["alphas"]},
         "exact duplicates; self-contradictions": f"{s['duplicates']:,}; {s['contradictions']:,}",
         "prompts whose candidates are not connected": f"{s['unconnected_prompts']:,}",
+        "items never judged": counts({c["objective"]: c["never"] for c in s["connections"]}),
+        "sets of annotators without a prompt in common": counts({c["objective"]: c["camps"] for c in s["connections"]}),
+        "annotators or pairs worth a second look": counts(Counter(x["reason"] for x in s["suspects"])) or "none",
+        "personal data": counts({f"{p['what']} in {p['where']}": p["count"] for p in s["personal"]}) or "none seen",
         "rows not used": counts(s["set_aside"]) or "none",
     }
     return [[name, value] for name, value in rows.items()]

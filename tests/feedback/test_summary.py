@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from scipy.stats import t as student
 
 from pluralign.errors import InputError
 from pluralign.feedback import Community, Group, describe, holdout
-from pluralign.types import Choices, Feedback, Grades
+from pluralign.types import FORMS, Choices, Feedback, Grades, Scale
 
 RANK = {"<": (0, 1), ">": (1, 0), "=": (0, 0)}  # first wins, second wins, tie
 
@@ -215,3 +216,44 @@ def test_holdout_never_empties_a_part():
         holdout(votes([(0, 0, "<", 1)] * 4, [0, 0]))
     with pytest.raises(InputError, match="holds nothing out"):
         holdout(whole, share=0.05)
+
+
+def test_grades_forms_objectives_and_groups_are_counted():
+    whole = votes(ROWS, [0] * 7, people=4, attributes={"side": ["a", "b", "a", "a"]})
+    scales = (Scale("stars", tuple("12345")), Scale("ok", ("no", "yes"), "approval"))
+    # annotator 3 gives the same stars twice, and changes their mind about what is ok
+    grades = Grades([0, 0, 0, 0, 1], [4, 4, 1, 0, 1], [0, 0, 1, 1, 1], [3, 3, 3, 3, 0], [0, 0, 1, 1, 1], [0] * 5)
+    s = describe(replace(whole, grades=grades, scales=scales, objectives=("overall", "safety")))
+    assert s.judgements == 13
+    assert s.by_form == {"comparison": 8, "stars (rating)": 2, "ok (approval)": 3}
+    assert s.by_objective == {"overall": 10, "safety": 3}
+    assert s.by_group == {"side": {"a": 4 + 1 + 4 + 1, "b": 3}}
+    assert s.per_annotator == (1, 3.5, 5)
+    assert (s.duplicates, s.contradictions) == (1 + 1, 1 + 1)  # those of ROWS, and those of the grades
+    assert [(a.objective, a.form, a.units) for a in s.alphas] == [
+        ("overall", "comparison", 1), ("overall", "stars", 0), ("safety", "ok", 0),
+    ]  # fmt: skip
+    assert [(c.objective, c.never) for c in s.connections] == [("overall", 1), ("safety", 5)]
+
+
+def test_corrections_say_nothing_of_positions():
+    one = votes([(0, 0, "<", 1), (0, 1, ">", 0)], [0, 0])
+    corrected = replace(one, choices=replace(one.choices, form=np.array([0, FORMS.index("correction")])))
+    assert (describe(one).first_wins, describe(corrected).first_wins) == (0.5, 1)
+
+
+def test_what_is_found_is_told_in_sentences():
+    community = Community(
+        groups=(Group("g", 40, {"a": 2.0}),), styles={"a": ("dear", "sweet"), "b": ("grim",)},
+        prompts=20, candidates=4, judgements=100, careless=0.1, tie=None,
+    ).load()  # fmt: skip
+    s = describe(community)
+    told = [w for w in s.warnings if w.startswith("A second look at annotators no. ")]
+    suspects = {x.annotators[0] for x in s.suspects if x.reason == "careless"}
+    assert suspects <= set(np.flatnonzero(community.truth.careless)) and suspects
+    assert any(str(min(suspects)) in w and "answer at random" in w for w in told)
+    letter = votes([(0, 0, "<", 1), (1, 1, ">", 1)], [0, 0], responses=["r", "write to ann@example.org"])
+    told = " ".join(describe(letter).warnings)
+    for part in ("No two annotators judged the same", "1 slates show an item twice", "1 responses seem to hold e-mail"):
+        assert part in told
+    assert "example" not in told

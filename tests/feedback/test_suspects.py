@@ -38,9 +38,14 @@ def feedback(people, choices=None, grades=None, scales=(), items=60) -> Feedback
     )
 
 
+def everyone(votes):
+    given = answers(votes)
+    return suspects(votes, given, tuple(a.shared() for a in given))
+
+
 def told(votes) -> dict[str, set]:
     found: dict[str, set] = {}
-    for s in suspects(votes, answers(votes)):
+    for s in everyone(votes):
         assert 0 <= s.p <= s.q <= 0.05
         who = s.annotators if len(s.annotators) > 1 else s.annotators[0]
         found.setdefault(s.reason, set()).add(who)
@@ -128,7 +133,7 @@ def test_who_contradicts_themselves_is_told():
     who, pair = np.repeat(np.arange(30), 80), np.tile(np.arange(40), 60)  # every pair twice
     second = rng.random(len(who)) < np.where(who == 7, 0.5, 0.05)
     c = Choices(np.array(PAIRS)[pair], np.stack([second, ~second], 1), who, *np.zeros((2, len(who))))
-    found = [s for s in suspects(feedback(30, c), answers(feedback(30, c))) if s.reason == "contradictory"]
+    found = [s for s in everyone(feedback(30, c)) if s.reason == "contradictory"]
     assert [s.annotators for s in found] == [(7,)]
     outcome = second.reshape(30, 2, 40)
     differs = (outcome[:, 0] != outcome[:, 1]).sum(1)
