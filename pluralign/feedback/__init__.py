@@ -1,12 +1,13 @@
 """Raw sources of judgements to `Feedback`: who judged what, and how.
 
 `Table` reads comparisons from files and data sets, `Rankings` orders over more responses, `Ratings` grades; `Preflib`
-reads elections, `Polis` votes on comments; `Community` simulates annotators whose wants are known,
+reads elections, `Polis` votes on comments; `Community` simulates annotators whose wants are known, `Several` joins sources, `Known` names published data sets,
 `describe` counts what a reader should know before trusting the data, `holdout` keeps some judgements for evaluation.
 """
 
-from pluralign.feedback.assignment import Independent, Overlapping
+from pluralign.feedback.assignment import Active, Independent, Overlapping
 from pluralign.feedback.behaviour import AlwaysFirst, AtRandom, Collude, Fatigue, Flip, Position, Temperature, Trigger
+from pluralign.feedback.build import Builder, concatenate
 from pluralign.feedback.community import Community, Group
 from pluralign.feedback.known import Known
 from pluralign.feedback.polis import Polis
@@ -14,6 +15,7 @@ from pluralign.feedback.preflib import Preflib
 from pluralign.feedback.rankings import Rankings
 from pluralign.feedback.ratings import Ratings
 from pluralign.feedback.responding import Approval, BestOf, Comparison, Ranking, Rating, YesNo
+from pluralign.feedback.several import Several
 from pluralign.feedback.source import AbstractSource
 from pluralign.feedback.split import holdout
 from pluralign.feedback.summary import Summary, describe
@@ -21,10 +23,12 @@ from pluralign.feedback.table import Table
 
 __all__ = [
     "AbstractSource",
+    "Active",
     "AlwaysFirst",
     "Approval",
     "AtRandom",
     "BestOf",
+    "Builder",
     "Collude",
     "Community",
     "Comparison",
@@ -41,11 +45,13 @@ __all__ = [
     "Rankings",
     "Rating",
     "Ratings",
+    "Several",
     "Summary",
     "Table",
     "Temperature",
     "Trigger",
     "YesNo",
+    "concatenate",
     "describe",
     "holdout",
 ]

@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float, Int
 
 from pluralign.artifacts import digest
 from pluralign.errors import InputError
-from pluralign.feedback.assignment import Assignment, Independent, Plan
+from pluralign.feedback.assignment import Active, Assignment, Independent, Plan
 from pluralign.feedback.behaviour import WORD, Acts, Behaviour
 from pluralign.feedback.responding import AbstractGrading, Comparison, Form
 from pluralign.feedback.source import AbstractSource
@@ -161,6 +161,11 @@ class Community(AbstractSource):
         _need(1 <= self.prompts <= len(ASKS) * len(TOPICS), "prompts", self.prompts, "1 to 640")
         _need(2 <= self.candidates <= 1000, "candidates", self.candidates, "2 to 1000")
         _need(self.form.slots <= self.candidates, "candidates", self.candidates, f"at least {self.form.slots} to show")
+        active = isinstance(self.assignment, Active)
+        compares = isinstance(self.form, Comparison)
+        _need(compares or not active, "form", self.form.kind, "comparison, if the assignment is active")
+        enough = self.judgements >= self.assignment.stages
+        _need(enough, "judgements", self.judgements, f"at least {self.assignment.stages}, one for each round")
         _need(self.judgements >= 1, "judgements", self.judgements, "at least 1")
         _need(0 <= self.spread < np.inf, "spread", self.spread, "at least 0 and finite")
         _need(0 <= self.careless <= 1, "careless", self.careless, "0 to 1")
@@ -187,7 +192,7 @@ class Community(AbstractSource):
         careless = self._spread_out(self.careless, group, rng)
         utility = weights @ counts.T + self._beyond(len(responses))[group]
         bent = [self._spread_out(b.share, group, self._child(BEHAVIOUR, k)) for k, b in enumerate(self.behaviours)]
-        judged = self._judge(self._noticed(utility, counts, group), careless, bent, responses, rng)
+        judged = self._judge(self._noticed(utility, counts, group), careless, bent, responses, counts, rng)
 
         told: dict[str, Any] = {}
         if self.behaviours:
@@ -303,23 +308,39 @@ class Community(AbstractSource):
         careless: Bool[np.ndarray, " annotator"],
         bent: list[Bool[np.ndarray, " annotator"]],
         texts: list[str],
+        counts: Float[np.ndarray, "item style"],
         rng: np.random.Generator,
     ) -> Choices | Grades:
-        plan = Plan(len(careless), self.judgements, self.prompts, self.candidates, self.form.slots)
-        annotator = np.repeat(np.arange(len(careless)), self.judgements)
-        place = np.tile(np.arange(self.judgements), len(careless))
-        slate = self.assignment.slates(plan, rng)
-        acts = Acts(
-            slate=slate,
-            annotator=annotator,
-            progress=place / max(self.judgements - 1, 1),
-            utility=utility[annotator[:, None], slate],
-            lapse=np.where(careless, LAPSE, self.slip)[annotator],
-            texts=texts,
-            styles=self.styles,
-        )
+        people, size = np.arange(len(careless)), (self.prompts, self.candidates, self.form.slots)
+        slate = np.zeros((len(people), self.judgements, self.form.slots), int)
+        answer = np.zeros((len(people), self.judgements), int)
+        shown, won = np.zeros((0, self.form.slots), int), np.zeros(0, int)
+        for places in np.array_split(np.arange(self.judgements), self.assignment.stages):
+            annotator, place = np.repeat(people, len(places)), np.tile(places, len(people))
+            slates = self.assignment.slates(Plan(len(people), len(places), *size, counts, shown, won), rng)
+            acts = Acts(
+                slate=slates,
+                annotator=annotator,
+                progress=place / max(self.judgements - 1, 1),
+                utility=utility[annotator[:, None], slates],
+                lapse=np.where(careless, LAPSE, self.slip)[annotator],
+                texts=texts,
+                styles=self.styles,
+            )
+            answers = self._answer(acts, bent, rng)
+            slate[annotator, place], answer[annotator, place] = slates, answers
+            if self.assignment.stages > 1:  # of comparisons
+                rank = self._record(slates, answers, annotator, place).rank
+                shown, won = np.concatenate([shown, slates]), np.concatenate([won, rank[:, 1] - rank[:, 0]])
+        annotator, place = np.repeat(people, self.judgements), np.tile(np.arange(self.judgements), len(people))
+        return self._record(slate.reshape(-1, self.form.slots), answer.ravel(), annotator, place)
+
+    def _answer(
+        self, acts: Acts, bent: list[Bool[np.ndarray, " annotator"]], rng: np.random.Generator
+    ) -> Int[np.ndarray, " act"]:
+        """Draw an answer to each act, behaviours included."""
         for k, (behaviour, who) in enumerate(zip(self.behaviours, bent, strict=True)):
-            new, here = behaviour.bend(acts, self._child(BEHAVIOUR, k, 0)), who[annotator]
+            new, here = behaviour.bend(acts, self._child(BEHAVIOUR, k, 0)), who[acts.annotator]
             acts = replace(
                 acts,
                 utility=np.where(here[:, None], new.utility, acts.utility),
@@ -327,8 +348,10 @@ class Community(AbstractSource):
             )
         chances = self.form.log_chances(acts.utility, -np.inf if self.tie is None else self.tie)
         wanted = (chances + rng.gumbel(size=chances.shape)).argmax(1)  # a softmax draw
-        at_random = rng.integers(int(np.isfinite(chances).any(0).sum()), size=len(slate))
-        answer = np.where(rng.random(len(slate)) < acts.lapse, at_random, wanted)
+        at_random = rng.integers(int(np.isfinite(chances).any(0).sum()), size=len(wanted))
+        return np.where(rng.random(len(wanted)) < acts.lapse, at_random, wanted)
+
+    def _record(self, slate: np.ndarray, answer: np.ndarray, annotator: np.ndarray, place: np.ndarray) -> Any:
         who = {"annotator": annotator, "objective": np.zeros(len(slate), int), "context": place}
         return self.form.record(slate, answer, who)
 

@@ -10,7 +10,7 @@ from scipy.stats import binomtest, chi2, chisquare, kstest
 
 from pluralign import artifacts, feedback
 from pluralign.errors import InputError
-from pluralign.feedback import Community, Group
+from pluralign.feedback import Community, Group, assignment
 from pluralign.feedback.community import LAPSE
 from pluralign.types import FORMS, Feedback
 
@@ -517,6 +517,36 @@ def test_overlapping_slates_are_judged_by_several():
         replace(ONE, assignment=feedback.Overlapping()).load()
 
 
+def test_active_comparisons_tell_more():
+    """The volume of what a least-squares fit leaves unknown is smaller than after as many random comparisons."""
+
+    def known(assignment) -> float:
+        votes = replace(SMALL, assignment=assignment, seed=2).load()
+        s = votes.choices.slate
+        assert (s[:, 0] != s[:, 1]).all() and (s[:, 0] // 6 == s[:, 1] // 6).all()
+        assert votes.choices.context.tolist() == list(range(20)) * 40
+        x = counts(votes)[s[:, 0]] - counts(votes)[s[:, 1]]
+        return np.linalg.slogdet(x.T @ x)[1] / 2
+
+    random = known(feedback.Independent())
+    assert known(feedback.Active(rounds=4)) > random + 1
+    assert abs(known(feedback.Active(rounds=4, of=1)) - random) < 0.5
+
+
+def test_active_comparisons_are_those_that_tell_most():
+    """By hand: of one style, a difference of 2 tells more than 1; of two, the one of which nothing is known."""
+    phi = np.array([[0.0, 0.0], [1.0, 0.0], [2.0, 0.0], [0.0, 1.0]])
+
+    def often(shown, won) -> set[frozenset]:
+        plan = assignment.Plan(30, 1, 1, 4, 2, phi, np.array(shown, int).reshape(-1, 2), np.array(won, int))
+        slates = feedback.Active(of=200).slates(plan, np.random.default_rng(0))
+        return {frozenset(s) for s in slates.tolist()}
+
+    assert often([], []) == {frozenset((2, 3))}  # length sqrt 5, the largest
+    assert often([[0, 2]] * 50, [0] * 50) <= {frozenset((i, 3)) for i in range(3)}  # the first style is known
+    assert often([[0, 2]] * 50, [1] * 50) == {frozenset((0, 3))}  # and 3 against others would surely win or lose
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -532,6 +562,9 @@ def test_overlapping_slates_are_judged_by_several():
         (lambda: feedback.Fatigue(temperature=0.5), "temperature is 0.5"),
         (lambda: feedback.Flip(share=1.5), "share is 1.5"),
         (lambda: feedback.Overlapping(by=1), "by is 1"),
+        (lambda: feedback.Active(rounds=1), "rounds is 1"),
+        (lambda: replace(ONE, assignment=feedback.Active(), form=feedback.Rating()), "form is 'rating'"),
+        (lambda: replace(ONE, assignment=feedback.Active(), judgements=4), "judgements is 4; allowed: at least 5"),
         (lambda: Group("g", 1, {}, attributes={"id": {"x": 1.0}}), "other than id"),
         (lambda: Group("g", 1, {}, attributes={"age": {"x": 0.5}}), "sum to 1"),
         (lambda: Group("g", 1, {}, item_spread=-1.0), "item_spread is -1"),
