@@ -15,7 +15,7 @@ from pluralign.feedback.read import Column, Rows
 
 SHOWN = 5
 Meaning = Callable[[str], int | None]
-MILLISECONDS = 1e11  # in seconds this is the year 5138, in milliseconds 1973
+EARLIEST, MILLISECONDS = 1e8, 1e11  # 1973 in seconds and in milliseconds; less is no time of ours, but perhaps 20240531
 
 
 def at(rows: Rows, row: int) -> str:
@@ -103,8 +103,8 @@ def words(meanings: Mapping[str, int]) -> Meaning:
 def times(rows: Rows, name: str | None) -> Int[np.ndarray, " row"]:
     """Return when each row was made, in seconds since 1970 (UTC), -1 where it is not said.
 
-    A number is seconds, or milliseconds if seconds would be a far future; a text is ISO 8601, in UTC if it names no
-    zone.
+    A number is seconds, or milliseconds if seconds would be a far future; a text, or a number too small for a time, is
+    ISO 8601, in UTC if it names no zone.
 
     Raises:
         InputError: a cell is neither; with its place.
@@ -133,14 +133,16 @@ def _norm(word: str) -> str | float:
 def _seconds(word: str) -> int | None:
     try:
         number = float(word)
-        seconds = number / 1000 if number >= MILLISECONDS else number
     except ValueError:
-        try:
-            moment = datetime.datetime.fromisoformat(word)
-        except ValueError:
-            return None
+        number = 0.0
+    if EARLIEST <= number < 1000 * MILLISECONDS:
+        return int(number / 1000 if number >= MILLISECONDS else number)
+    try:
+        moment = datetime.datetime.fromisoformat(word)
         seconds = (moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp()
-    return int(seconds // 1) if 0 <= seconds < MILLISECONDS else None
+    except (ValueError, OverflowError):
+        return None
+    return int(seconds) if seconds >= 0 else None
 
 
 def numbered(*codes: Int[np.ndarray, " row"]) -> tuple[Int[np.ndarray, " row"], Int[np.ndarray, " value"]]:

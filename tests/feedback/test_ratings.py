@@ -162,6 +162,22 @@ def test_a_source_and_two_prompts_with_one_answer(tmp_path):
     assert list(votes.items["source"]) == ["M1 | M2", ""]
 
 
+@pytest.mark.parametrize(
+    ("when", "seconds"),
+    [
+        ("1717156800", 1717156800),
+        ("1717156800.9", 1717156800),
+        ("1717156800999", 1717156800),
+        ("2024-05-31 12:00", 1717156800),
+        ("2024-05-31T14:00:00.5+02:00", 1717156800),
+        ("20240531", 1717113600),
+    ],
+)
+def test_times_are_read_in_every_usual_way(tmp_path, when, seconds):
+    votes = Ratings(write(tmp_path / "g.csv", [{**ROWS[0], "when": when}]), **WIDE, time="when").load()
+    assert votes.grades.time.tolist() == [seconds, seconds]
+
+
 def test_words_off_the_scale_are_counted(tmp_path):
     rows = [{**ROWS[0], "h": word} for word in ("3", "4", "great", "4", "1.5")]
     with pytest.raises(InputError) as caught:
@@ -188,6 +204,9 @@ def test_words_off_the_scale_are_counted(tmp_path):
         ({"age": "new"}, r"g.jsonl, line 2: annotator '007' has two values of 'age': 'old' and 'new'"),
         ({"when": "yesterday"}, r"column 'when' .*'yesterday' in 1 row, first at g.jsonl, line 2. A time is a number"),
         ({"when": "-5"}, r"column 'when' .*'-5' in 1 row"),
+        ({"when": "120.5"}, r"column 'when' .*'120.5' in 1 row"),
+        ({"when": "1e30"}, r"column 'when' .*'1e30' in 1 row"),
+        ({"when": "1969-12-31"}, r"column 'when' .*'1969-12-31' in 1 row"),
     ],
 )
 def test_a_bad_cell_is_named(tmp_path, change, message):
