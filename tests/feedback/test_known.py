@@ -351,6 +351,8 @@ def test_files_are_found_checked_and_named_in_the_provenance(tmp_path, monkeypat
     monkeypatch.setenv("PLURALIGN_DATA", str(tmp_path / "own"))
     assert known.entry("multipref").where() == own  # before the cache
     assert Known("multipref").fingerprint() != before == Known("multipref", cached).fingerprint()
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / "dev_feedback.json").write_text("no JSON either")
     with pytest.raises(
         InputError, match=r"dev_feedback.json is not the file that is known: its SHA-256 is [0-9a-f]{64}"
     ):
