@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -156,7 +156,10 @@ def _read_csv(path: Path, wanted: tuple[str, ...], delimiter: str = ",") -> Rows
     limit = csv.field_size_limit(2**31 - 1)  # a long response is no fault
     try:
         with _opened(path) as stream:
-            reader = csv.reader(_lines(path, stream), delimiter=delimiter, strict=True)
+            lines = _lines(path, stream)
+            first = next(lines, "")
+            _check_width(f"{path}, line 1", first.count(delimiter) + 1)  # before millions of cells are made
+            reader = csv.reader(chain([first], lines), delimiter=delimiter, strict=True)
             try:
                 header = next(reader, [])
                 if not header:
@@ -340,14 +343,18 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return row
 
 
+def _check_width(place: str, width: int) -> None:
+    if width > COLUMNS:
+        raise InputError(
+            f"{place}: {width:,} columns, more than {COLUMNS:,}; a table of judgements has one judgement a row. "
+            "Is it turned on its side, or is the delimiter or the line end another one?"
+        )
+
+
 def _check_names(place: str, names: Iterable[str]) -> None:
     """Refuse columns that are too many or have the same name."""
     counts = Counter(iter(names))
-    if len(counts) > COLUMNS:
-        raise InputError(
-            f"{place}: {len(counts):,} columns, more than {COLUMNS:,}; a table of judgements has one judgement a row. "
-            "Is it turned on its side, or is the delimiter or the line end another one?"
-        )
+    _check_width(place, len(counts))
     twice = sorted(name for name, count in counts.items() if count > 1)
     if twice:
         raise InputError(f"{place}: the header names {twice[:SHOWN]} more than once; rename one of them.")

@@ -14,6 +14,7 @@ from pluralign.feedback.read import Column, File, Rows
 from pluralign.feedback.source import AbstractSource
 from pluralign.types import Choices, Feedback, Grades
 
+NAMED = 50
 FIRST, SECOND, TIE = "first", "second", "tie"
 OUTCOMES = {
     **dict.fromkeys((FIRST, "left", "a", "model_a", "model_x", "response_a", "answer_a", "option_a"), FIRST),
@@ -182,8 +183,8 @@ class Table(AbstractSource):
             names = [name for have in there.values() for name in have]
             near = {name: get_close_matches(name, names, 1) for name in missing}
             hints = " ".join(f"For {name!r}, did you mean {close[0]!r}?" for name, close in near.items() if close)
-            lists = "; ".join(f"{file} has {', '.join(map(repr, have)) or 'none'}" for file, have in there.items())
-            raise InputError(f"no column {', '.join(map(repr, missing))}. {lists}. {hints}".rstrip())
+            lists = [f"{file} has {_list(have) or 'none'}" for file, have in there.items()]
+            raise InputError(f"no column {', '.join(map(repr, missing))}. {'; '.join(lists)}. {hints}".rstrip())
 
     def _checked(self, rows: Rows, columns: dict[str, Column], at: Callable[[int], str]) -> Int[np.ndarray, " row"]:
         """Check every cell; return 0 where the first won, 1 where the second did, 2 for a tie."""
@@ -264,12 +265,13 @@ class Table(AbstractSource):
     def _order(self, columns: dict[str, Column], n: int) -> Float[np.ndarray, " row"] | Int[np.ndarray, " row"]:
         if self.order is None:
             return np.arange(n)
-        words = np.array(columns[self.order].values)
+        words = columns[self.order].values
         try:
-            keys = words.astype(np.float64)
-        except ValueError:
-            keys = words
-        return np.unique(keys, return_inverse=True)[1][columns[self.order].codes]
+            keys = [float(word) for word in words]
+        except ValueError:  # as Python sorts them: an array of texts is as wide everywhere as its longest one
+            place = {word: i for i, word in enumerate(sorted(words))}
+            keys = [place[word] for word in words]
+        return np.array(keys)[columns[self.order].codes]
 
 
 def _match(rows: Rows, other: Rows, on: str) -> Int[np.ndarray, " row"]:
@@ -314,6 +316,11 @@ def _context(annotator: Int[np.ndarray, " row"], key: np.ndarray) -> Int[np.ndar
     context = np.empty(len(key), np.int64)
     context[order] = np.arange(len(key)) - begin
     return context
+
+
+def _list(names: tuple[str, ...]) -> str:
+    shown = ", ".join(map(_value, names[:NAMED]))
+    return f"{shown}, and {len(names) - NAMED} more" if len(names) > NAMED else shown
 
 
 def _norm(word: str) -> str:
