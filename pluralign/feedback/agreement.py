@@ -130,19 +130,19 @@ def agreement(given: Answers) -> Agreement:
     return Agreement(*facts, alpha, (alpha - half, min(1.0, alpha + half)))
 
 
-def _coincidences(counts: csr_array) -> Float[np.ndarray, "value value"]:
-    m = counts.sum(1)
-    per = csr_array(np.where(m > 1, 1 / np.maximum(m - 1, 1), 0)[:, None])
-    weighted = counts.multiply(per).tocsr()
-    return (counts.T @ weighted).toarray() - np.diag(weighted.sum(0))
+def _coincidences(counts: csr_array | np.ndarray) -> Float[np.ndarray, "value value"]:
+    m = np.asarray(counts.sum(1))
+    weighted = counts * np.where(m > 1, 1 / np.maximum(m - 1, 1), 0)[:, None]
+    together = counts.T @ weighted
+    return np.asarray(together if isinstance(together, np.ndarray) else together.toarray()) - np.diag(weighted.sum(0))
 
 
 def _change(given: Answers, counts: csr_array, gone: Bool[np.ndarray, " answer"]) -> Float[np.ndarray, "value value"]:
     """Return what some answers add to the coincidences."""
     unit, row = np.unique(given.unit[gone], return_inverse=True)
-    own = csr_array((np.ones(len(row)), (row, given.value[gone])), shape=(len(unit), given.values))
-    with_them = counts[unit]
-    return _coincidences(with_them) - _coincidences(with_them - own)
+    own = np.bincount(row * given.values + given.value[gone], minlength=len(unit) * given.values)
+    with_them = counts[unit].toarray()
+    return _coincidences(with_them) - _coincidences(with_them - own.reshape(with_them.shape))
 
 
 def _alpha(coincidences: Float[np.ndarray, "value value"], given: Answers) -> float | None:
