@@ -19,11 +19,12 @@ from pluralign.artifacts import plain
 from pluralign.choice import CVaR, GapScale, Maximin, Mean, Nash, NoScale, RangeScale, StdScale, Utilitarian
 from pluralign.errors import InputError
 from pluralign.features import Encoder, Lexicon
-from pluralign.feedback import Community, Known, Polis, Preflib, Rankings, Ratings, Table
+from pluralign.feedback import Community, Several
+from pluralign.feedback.several import Part
 from pluralign.policy import DPO
 from pluralign.reward import NUTS, SVI, Hierarchical, Pooled
 
-Source = Annotated[Table | Community | Known | Preflib | Polis | Ratings | Rankings, Field(discriminator="kind")]
+Source = Annotated[Part | Several | Community, Field(discriminator="kind")]
 FeatureMap = Annotated[Encoder | Lexicon, Field(discriminator="kind")]
 Population = Annotated[Pooled | Hierarchical, Field(discriminator="kind")]
 Inference = Annotated[NUTS | SVI, Field(discriminator="kind")]

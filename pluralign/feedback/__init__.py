@@ -1,8 +1,9 @@
 """Raw sources of judgements to `Feedback`: who judged what, and how.
 
 `Table` reads comparisons from files and data sets, `Rankings` orders over more responses, `Ratings` grades; `Preflib`
-reads elections, `Polis` votes on comments; `Community` simulates annotators whose wants are known, `Several` joins sources, `Known` names published data sets,
-`describe` counts what a reader should know before trusting the data, `holdout` keeps some judgements for evaluation.
+reads elections, `Polis` votes on comments; `Known` names published data sets; `Several` joins sources; `Community`
+simulates annotators whose wants are known. `describe` counts what a reader should know before trusting the data,
+`holdout` keeps some judgements for evaluation.
 """
 
 from pluralign.feedback.assignment import Active, Independent, Overlapping
