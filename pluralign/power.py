@@ -110,7 +110,8 @@ class Power:
         claim: in words.
         alpha: the claim is stated if its posterior probability exceeds 1 - alpha.
         points: the grid.
-        caveats: of the fits, with the point they belong to.
+        caveats: of the fits, with the point they belong to; of all communities of a point together, so that they tell
+            of the coordinate among thousands that mixes worst.
     """
 
     claim: str
@@ -139,7 +140,11 @@ class Power:
             table,
             Text(f"Fewest judgements with power {ENOUGH}: {found}."),
             Text(f"It is said if its posterior probability exceeds {1 - self.alpha:g}."),
-            *(Text(f"† {caveat}") for caveat in self.caveats),
+            *(
+                [Text(f"† {len(self.caveats)} caveats of the fits; the first: {self.caveats[0]}")]
+                if self.caveats
+                else []
+            ),
         )
 
 

@@ -100,13 +100,13 @@ def test_the_interval_is_that_of_wilson():
 
 def test_the_table_names_the_fewest_judgements_and_fits_80_columns():
     grid = (power.Point(10, 40, 20, 20), power.Point(20, 10, 16, 20), power.Point(40, 5, 15, 20))
-    found = power.Power("a longer claim about guardians under maximin and utilitarian", 0.05, grid, ("is loose",))
+    found = power.Power("a longer claim about guardians under maximin and utilitarian", 0.05, grid, ("is loose", "b"))
     assert found.enough == grid[1]
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(found)
     text = console.export_text()
     assert "20 annotators with 10 each" in text
-    assert "† is loose" in text
+    assert "† 2 caveats of the fits; the first: is loose" in text
     assert max(map(len, text.splitlines())) <= 80
     assert power.Power("x", 0.05, grid[2:]).enough is None
 
