@@ -1,20 +1,31 @@
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from pluralign.artifacts import digest
 from pluralign.errors import InputError
 from pluralign.feedback import read
 from pluralign.feedback.read import Column, File, Rows
 from pluralign.feedback.source import AbstractSource
-from pluralign.types import Choices, Feedback, Grades
+from pluralign.types import FORMS, Choices, Feedback, Grades
 
 NAMED = 50
+STRONGEST = 127
+STRENGTH = f"is no strength: a whole number from 0 (not stated) to {STRONGEST}. Say what the word means in strengths."
+EARLIEST = 10**8
+"""As seconds, in March 1973; smaller numbers are counters, or dates such as 20240131, rather than times."""
+TIME = (
+    "is no time: ISO 8601 such as 2024-01-31T16:59:52+01:00, or seconds or milliseconds since 1970, from March 1973 "
+    "on if a number. If it is a counter, name the column in order, not in time."
+)
+MEANING = re.compile("(first|second)(:([1-9]|[1-9][0-9]|1[01][0-9]|12[0-7]))?|tie")
 FIRST, SECOND, TIE = "first", "second", "tie"
 OUTCOMES = {
     **dict.fromkeys((FIRST, "left", "a", "model_a", "model_x", "response_a", "answer_a", "option_a"), FIRST),
@@ -33,27 +44,39 @@ class Table(AbstractSource):
     Every cell is read as text as it stands. Items are the different (prompt, response) pairs in order of first
     appearance. A response compared with itself says nothing: such rows are set aside and counted in the provenance.
 
+    Every field but the last few names a file or a column, so they stand side by side although they are many.
+
     Args:
         path: file (text files also with .gz), or in Python a `datasets.Dataset`.
         prompt: column with the prompt's text.
         first: column with the text of the response that was shown first (left).
         second: column with the text of the response that was shown second (right).
-        outcome: column that says who won.
+        outcome: column that says who won; None where the first always did, as the edited text of a correction.
         annotator: column with the annotator's id.
         attributes: columns that describe the annotator; constant for each.
-        outcomes: what words in the outcome column mean, each `first`, `second` or `tie`; they add to and take
-            precedence over common words (first, left, a, model_a, right, tie, both, ...). Case does not matter.
+        outcomes: what words in the outcome column mean, each `first`, `second` or `tie`, or with how strongly, such as
+            `first:2`; they add to and take precedence over common words (first, left, a, model_a, right, tie, both,
+            ...). Case does not matter.
         join: another file whose columns are joined to each row; where both have a column, `path` has it.
         key: key column of the join, in both files; unique in the joined one.
         sources: columns that name who wrote the first and the second response.
-        order: column to sort each annotator's work by (as numbers if all are, else as text); row order if none.
+        order: column to sort each annotator's work by (as numbers if all are, else as text); if none, that of `time`
+            (the place of a row without time is unknown), and without that the order of rows.
+        objective: column that names what was asked; "overall" if none.
+        strength: column that says how strongly the winner is preferred, 1 = least; 0 or missing = not stated. A tie
+            has none.
+        strengths: what words in the strength column mean, 0 to 127; whole numbers mean themselves.
+        time: column with the time of the judgement: ISO 8601 (UTC if it names no zone), or seconds or milliseconds
+            since 1970.
+        sitting: column that tells sittings (sessions, tasks, batches) apart.
+        form: "comparison", or "correction": then the first response is the edited one and won if `outcome` is None.
     """
 
     path: File
     prompt: str
     first: str
     second: str
-    outcome: str
+    outcome: str | None
     annotator: str
     attributes: tuple[str, ...] = ()
     outcomes: dict[str, str] = field(default_factory=dict)
@@ -61,14 +84,37 @@ class Table(AbstractSource):
     key: str = "id"
     sources: tuple[str, str] | None = None
     order: str | None = None
+    objective: str | None = None
+    strength: str | None = None
+    strengths: dict[str, int] = field(default_factory=dict)
+    time: str | None = None
+    sitting: str | None = None
+    form: Literal["comparison", "correction"] = "comparison"
     kind: Literal["table"] = "table"
     # pydantic knows no `datasets.Dataset`; an instance is all that it needs to check.
     __pydantic_config__: ClassVar[dict[str, Any]] = {"arbitrary_types_allowed": True}
 
     def __post_init__(self):
         for word, meaning in self.outcomes.items():
-            if meaning not in (FIRST, SECOND, TIE):
-                raise InputError(f"outcomes[{word!r}] is {meaning!r}; it must be 'first', 'second' or 'tie'.")
+            if not MEANING.fullmatch(meaning):
+                raise InputError(
+                    f"outcomes[{word!r}] is {meaning!r}; it must be 'first', 'second' or 'tie', "
+                    "or 'first' or 'second' with a strength from 1 to 127, such as 'first:2'."
+                )
+        for word, strength in self.strengths.items():
+            if strength not in range(STRONGEST + 1):
+                raise InputError(f"strengths[{word!r}] is {strength!r}; it must be 0 (not stated) to {STRONGEST}.")
+        if self.strength and any(":" in meaning for meaning in self.outcomes.values()):
+            raise InputError("strength names a column, and outcomes states strengths too; state them in one place.")
+        if self.strengths and not self.strength:
+            raise InputError("strengths says what words mean, but strength names no column in which they stand.")
+        if self.form not in ("comparison", "correction"):
+            raise InputError(f"form is {self.form!r}; it must be 'comparison' or 'correction'.")
+        if self.outcome is None and self.form != "correction":
+            raise InputError(
+                "outcome is None, which says that the response shown first won every time; only of a correction is "
+                "that known. Name the column that says who won."
+            )
         for file in (self.path, self.join):
             splits = getattr(file, "column_names", None)
             if isinstance(splits, dict):
@@ -79,8 +125,10 @@ class Table(AbstractSource):
 
     @property
     def _wanted(self) -> tuple[str, ...]:
-        optional = (*(self.sources or ()), *((self.order,) if self.order else ()))
-        return (self.prompt, self.first, self.second, self.outcome, self.annotator, *self.attributes, *optional)
+        once = (self.prompt, self.first, self.second, self.outcome, self.annotator)
+        optional = (self.order, self.objective, self.strength, self.time, self.sitting)
+        names = (*once, *self.attributes, *(self.sources or ()), *optional)
+        return tuple(name for name in names if name is not None)
 
     def fingerprint(self) -> str:
         """Return a content hash of the file and of the joined one."""
@@ -100,7 +148,10 @@ class Table(AbstractSource):
         from datasets import Dataset
 
         rows, columns, at = self._columns()
-        meaning = self._checked(rows, columns, at)
+        self._check_cells(rows, columns, at)
+        winner, strength = self._outcomes(columns, len(rows.place), at)
+        strength = strength if self.strength is None else self._strengths(columns[self.strength], at)
+        when = None if self.time is None else _seconds(self.time, columns[self.time], at)
         n = len(rows.place)
         prompts, first, second = (columns[name] for name in (self.prompt, self.first, self.second))
 
@@ -127,16 +178,25 @@ class Table(AbstractSource):
         for name in self.attributes:
             people[name] = self._attribute(name, rows, columns, annotator, annotator_row, at)
 
+        asked, objectives = np.zeros(n, int), ("overall",)
+        if self.objective is not None:
+            asked, asked_row = _dense(columns[self.objective].codes)
+            objectives = tuple(map(str, columns[self.objective].take(asked_row).texts()))
+
         same = slate[:, 0] == slate[:, 1]
         counts = ~same
         choices = Choices(
             slate=slate,
-            rank=np.stack([meaning == 1, meaning == 0], 1),
+            rank=np.stack([winner == 1, winner == 0], 1),
             annotator=annotator,
-            objective=np.zeros(n, int),
-            context=_context(annotator, self._order(columns, n)),
+            objective=asked,
+            context=_context(annotator, *self._order(columns, n, when)),
+            strength=np.where(winner == 2, 0, strength),
+            form=np.full(n, FORMS.index(self.form)),
+            time=np.full(n, -1) if when is None else np.floor(when),
+            sitting=np.full(n, -1) if self.sitting is None else _sittings(columns[self.sitting]),
         ).where(counts)
-        reason = "a response compared with itself"
+        reason = "a response compared with itself" if self.form == "comparison" else "a correction that changes nothing"
         provenance = {
             "kind": self.kind,
             "files": self._hashes(),
@@ -147,7 +207,7 @@ class Table(AbstractSource):
         return Feedback(
             items=Dataset.from_dict(items),
             annotators=Dataset.from_dict(people),
-            objectives=("overall",),
+            objectives=objectives,
             choices=choices,
             grades=Grades.none(),
             provenance=provenance,
@@ -186,14 +246,13 @@ class Table(AbstractSource):
             lists = [f"{file} has {_list(have) or 'none'}" for file, have in there.items()]
             raise InputError(f"no column {', '.join(map(repr, missing))}. {'; '.join(lists)}. {hints}".rstrip())
 
-    def _checked(self, rows: Rows, columns: dict[str, Column], at: Callable[[int], str]) -> Int[np.ndarray, " row"]:
-        """Check every cell; return 0 where the first won, 1 where the second did, 2 for a tie."""
+    def _check_cells(self, rows: Rows, columns: dict[str, Column], at: Callable[[int], str]) -> None:
         bad: list[tuple[int, str]] = []
-        for name in dict.fromkeys((self.prompt, self.first, self.second, self.annotator, self.order)):
+        for name in dict.fromkeys((self.prompt, self.first, self.second, self.annotator, self.order, self.objective)):
             if name is None:
                 continue
             wrong = columns[name].codes < 0
-            if name in (self.prompt, self.annotator):
+            if name in (self.prompt, self.annotator, self.objective):
                 blank = np.array([not word.strip() for word in columns[name].values] + [True])
                 wrong = blank[columns[name].codes]
             bad += [(row, name) for row in np.flatnonzero(wrong).tolist()]
@@ -201,13 +260,21 @@ class Table(AbstractSource):
             shown = [f"{at(row)}, column {name!r}: {_value(columns[name].at(row))}" for row, name in sorted(bad)[:5]]
             raise InputError(
                 f"{rows.name} has {len(bad)} missing or empty cells. {read.some(shown, len(bad))}. "
-                "A response may be an empty text, but not missing; a prompt and an annotator must not be blank. "
+                "A response may be an empty text, but not missing; a prompt, annotator or objective must not be blank. "
                 "Fill these cells in or drop the rows."
             )
+
+    def _outcomes(
+        self, columns: dict[str, Column], n: int, at: Callable[[int], str]
+    ) -> tuple[Int[np.ndarray, " row"], Int[np.ndarray, " row"]]:
+        """Return 0 where the first won, 1 where the second did, 2 for a tie; and how strongly."""
+        if self.outcome is None:
+            return np.zeros(n, int), np.zeros(n, int)
         meanings = {_norm(k): v for k, v in OUTCOMES.items()} | {_norm(k): v for k, v in self.outcomes.items()}
         outcome = columns[self.outcome]
-        known = [meanings.get(_norm(word)) for word in outcome.values]
-        codes = np.array([-1 if k is None else (FIRST, SECOND, TIE).index(k) for k in known] + [-1])[outcome.codes]
+        known = [meanings.get(_norm(word), "").partition(":") for word in outcome.values]
+        winners = [(FIRST, SECOND, TIE).index(winner) if winner else -1 for winner, _, _ in known]
+        codes = np.array([*winners, -1])[outcome.codes]
         if (codes < 0).any():
             unknown, start, count = np.unique(outcome.codes[codes < 0], return_index=True, return_counts=True)
             places = np.flatnonzero(codes < 0)[start].tolist()
@@ -225,7 +292,19 @@ class Table(AbstractSource):
                 + " Digits are never guessed, since data sets disagree on whether 1 is the first."
                 * digits
             )
-        return codes
+        return codes, np.array([*(int(strength or 0) for _, _, strength in known), 0])[outcome.codes]
+
+    def _strengths(self, column: Column, at: Callable[[int], str]) -> Int[np.ndarray, " row"]:
+        meanings = {_norm(word): strength for word, strength in self.strengths.items()}
+
+        def strength(word: str) -> int:
+            own = meanings.get(_norm(word))
+            number = float(word or 0) if own is None else own  # "2.0" is a whole number that a missing one made a float
+            if number != int(number):
+                raise ValueError
+            return int(number)
+
+        return np.array([*_each(str(self.strength), column, strength, (0, STRONGEST), STRENGTH, at), 0])[column.codes]
 
     def _sources(self, columns: dict[str, Column], item: Int[np.ndarray, " cell"], items: int) -> list[str]:
         """Name who wrote each item; where several did, all of them, in order of first appearance."""
@@ -262,16 +341,20 @@ class Table(AbstractSource):
             )
         return [text or "" for text in column.take(start).texts()]
 
-    def _order(self, columns: dict[str, Column], n: int) -> Float[np.ndarray, " row"] | Int[np.ndarray, " row"]:
+    def _order(
+        self, columns: dict[str, Column], n: int, when: Float[np.ndarray, " row"] | None
+    ) -> tuple[np.ndarray, Bool[np.ndarray, " row"]]:
+        """Return what sorts the rows of an annotator, and where it is known."""
+        known = np.ones(n, bool)
         if self.order is None:
-            return np.arange(n)
+            return (np.arange(n), known) if when is None else (when, when >= 0)
         words = columns[self.order].values
         try:
             keys = [float(word) for word in words]
         except ValueError:  # as Python sorts them: an array of texts is as wide everywhere as its longest one
             place = {word: i for i, word in enumerate(sorted(words))}
             keys = [place[word] for word in words]
-        return np.array(keys)[columns[self.order].codes]
+        return np.array(keys)[columns[self.order].codes], known
 
 
 def _match(rows: Rows, other: Rows, on: str) -> Int[np.ndarray, " row"]:
@@ -309,13 +392,67 @@ def _dense(codes: Int[np.ndarray, " cell"]) -> tuple[Int[np.ndarray, " cell"], I
     return number[inverse], start[order]
 
 
-def _context(annotator: Int[np.ndarray, " row"], key: np.ndarray) -> Int[np.ndarray, " row"]:
-    """Return the place of each row in its annotator's own order of work."""
+def _context(
+    annotator: Int[np.ndarray, " row"], key: np.ndarray, known: Bool[np.ndarray, " row"]
+) -> Int[np.ndarray, " row"]:
+    """Return the place of each row in its annotator's own order of work, -1 where that is not known."""
     order = np.lexsort((np.arange(len(key)), key, annotator))
+    order = order[known[order]]
     begin = np.searchsorted(annotator[order], annotator[order])
-    context = np.empty(len(key), np.int64)
-    context[order] = np.arange(len(key)) - begin
+    context = np.full(len(key), -1)
+    context[order] = np.arange(len(order)) - begin
     return context
+
+
+def _each(
+    name: str,
+    column: Column,
+    read_as: Callable[[str], float | int],
+    limits: tuple[int, int],
+    mend: str,
+    at: Callable[[int], str],
+) -> list[float | int]:
+    """Return what each different text means, which must lie within limits."""
+    meant = []
+    for code, word in enumerate(column.values):
+        try:
+            meant.append(read_as(word.strip()))
+            if not limits[0] <= meant[-1] <= limits[1]:
+                raise ValueError
+        except (ValueError, OverflowError) as error:
+            rows = np.flatnonzero(column.codes == code)
+            many = f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""
+            raise InputError(f"{at(int(rows[0]))}{many}, column {name!r}: {_value(word)} {mend}") from error
+    return meant
+
+
+def _seconds(name: str, column: Column, at: Callable[[int], str]) -> Float[np.ndarray, " row"]:
+    """Return seconds since 1970, -1 where there is no time."""
+
+    def seconds(word: str) -> float:
+        if not word:
+            return -1.0
+        try:
+            number = float(word)
+        except ValueError:
+            time = datetime.fromisoformat(word.removesuffix(" UTC"))
+            number = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+            if number < 0:
+                raise
+            return number
+        if not EARLIEST <= number < EARLIEST * 1_000_000:
+            raise ValueError
+        return number if number < EARLIEST * 1_000 else number / 1_000
+
+    return np.array([*_each(name, column, seconds, (-1, EARLIEST * 1_000), TIME, at), -1.0])[column.codes]
+
+
+def _sittings(column: Column) -> Int[np.ndarray, " row"]:
+    """Number sittings in order of first appearance, -1 where none is named."""
+    named = np.array([bool(word.strip()) for word in column.values] + [False])[column.codes]
+    sitting = np.full(len(named), -1)
+    sitting[named] = _dense(column.codes[named])[0]
+    return sitting
 
 
 def _list(names: tuple[str, ...]) -> str:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pluralign import artifacts, feedback
 from pluralign.errors import InputError
 from pluralign.feedback import Table, read
-from pluralign.types import Feedback
+from pluralign.types import FORMS, Feedback
 
 NAMES = {"prompt": "prompt", "first": "left", "second": "right", "outcome": "winner", "annotator": "worker"}
 ROWS = [
@@ -227,6 +227,130 @@ def test_order_sorts_each_annotators_work(tmp_path, times, context):
     assert votes.choices.context.tolist() == context
 
 
+def test_what_else_a_row_says_becomes_columns_as_by_hand(tmp_path):
+    rows = [
+        {**ROWS[0], "asked": "kind", "much": "slightly", "when": "2024-01-31T16:59:52+01:00", "hit": "s2"},
+        {**ROWS[1], "asked": "true", "much": "3", "when": "1706716792", "hit": "s1"},
+        {**ROWS[2], "asked": "kind", "much": "3", "when": "1706716700250", "hit": ""},
+        {**ROWS[3], "asked": "kind", "much": " Not Sure ", "when": "", "hit": "s2"},
+        {**ROWS[4], "asked": "late", "much": "1", "when": "", "hit": "s3"},
+        {**ROWS[5], "asked": "kind", "much": "2.0", "when": "2024-01-31 15:59:51.5", "hit": "s2"},
+    ]
+    more = {"objective": "asked", "strength": "much", "time": "when", "sitting": "hit"}
+    table = Table(write_csv(tmp_path / "v.csv", rows), **NAMES, **more, strengths={"Slightly": 1, "not sure": 0})
+    votes = table.load()
+    assert votes.objectives == ("kind", "true", "late")
+    c = votes.choices
+    assert c.objective.tolist() == [0, 1, 0, 0, 0]
+    assert c.strength.tolist() == [1, 3, 0, 0, 2]  # the third is a tie
+    # `date -u -d 2024-01-31T16:59:52+01:00 +%s` gives 1706716792
+    assert c.time.tolist() == [1706716792, 1706716792, 1706716700, -1, 1706716791]
+    assert c.sitting.tolist() == [0, 1, -1, 0, 0]
+    assert c.context.tolist() == [2, 0, 0, -1, 1]  # by time, unknown without one
+    assert {FORMS[i] for i in c.form} == {"comparison"}
+    assert pydantic.TypeAdapter(Table).validate_python(
+        {"path": "v.csv", **NAMES, **more, "strengths": {"much": "2"}, "form": "correction"}
+    ) == Table("v.csv", **NAMES, **more, strengths={"much": 2}, form="correction")
+
+
+def test_order_goes_before_time(tmp_path):
+    rows = [{**ROWS[0], "right": f"b{i}", "when": f"2024-01-0{3 - i}", "n": n} for i, n in enumerate("132")]
+    path = write_csv(tmp_path / "v.csv", rows)
+    assert Table(path, **NAMES, time="when").load().choices.context.tolist() == [2, 1, 0]
+    assert Table(path, **NAMES, time="when", order="n").load().choices.context.tolist() == [0, 2, 1]
+
+
+def test_an_order_with_one_long_text_is_no_wide_array(tmp_path):
+    rows = [{**ROWS[0], "right": f"b{i}", "n": "x" * (10_000_000 if i == 7 else 1) + f"{i:04}"} for i in range(2_000)]
+    context = Table(Dataset.from_list(rows), **NAMES, order="n").load().choices.context
+    assert context[7] == 1_999  # as an array of texts of equal width, 80 GB
+
+
+def test_time_is_read_from_what_parquet_and_data_sets_hold(tmp_path):
+    # `date -u -d @1700000000` is 14 November 2023, 22:13:20
+    when = pa.array([1_700_000_000_123] * 6, pa.timestamp("ms"))
+    pyarrow.parquet.write_table(pa.Table.from_pylist(ROWS).append_column("when", when), tmp_path / "v.parquet")
+    for file in (tmp_path / "v.parquet", Dataset(pyarrow.parquet.read_table(tmp_path / "v.parquet"))):
+        assert set(Table(file, **NAMES, time="when").load().choices.time.tolist()) == {1_700_000_000}
+
+
+@pytest.mark.parametrize("value", ["yesterday", "20240131", "17", "-1", "nan", "1e30", "1969-12-31", "2024-13-01"])
+def test_what_is_no_time_is_named(tmp_path, value):
+    rows = [{**ROWS[0], "when": "2024-01-31"}, *[{**ROWS[0], "when": value}] * 3]
+    with pytest.raises(InputError, match=rf"line 3 \(and 2 more\), column 'when': '{value}' is no time: ISO 8601"):
+        Table(write_csv(tmp_path / "v.csv", rows), **NAMES, time="when").load()
+
+
+@pytest.mark.parametrize("value", ["very", "-1", "128", "1.5", "nan", "inf"])
+def test_what_is_no_strength_is_named(tmp_path, value):
+    rows = [{**ROWS[0], "much": much} for much in ("", "127", value)]
+    with pytest.raises(InputError, match=rf"line 4, column 'much': '{value}' is no strength: .*in strengths"):
+        Table(write_csv(tmp_path / "v.csv", rows), **NAMES, strength="much").load()
+
+
+def test_an_outcome_may_say_how_strongly(tmp_path):
+    words = {"A is much better": "first:3", "b slightly better": "second:1", "-2": "first:2", "same": "tie"}
+    rows = [{**ROWS[0], "winner": word} for word in [*words, "left"]]
+    c = Table(write_csv(tmp_path / "v.csv", rows), **NAMES, outcomes=words).load().choices
+    assert c.rank.tolist() == [[0, 1], [1, 0], [0, 1], [0, 0], [0, 1]]
+    assert c.strength.tolist() == [3, 1, 2, 0, 0]
+
+
+def test_a_correction_prefers_the_edited_text_unless_said_otherwise(tmp_path):
+    path = write_csv(tmp_path / "v.csv")
+    votes = Table(path, **(NAMES | {"outcome": None}), form="correction").load()
+    assert votes.choices.rank.tolist() == [[0, 1]] * 5
+    assert {FORMS[i] for i in votes.choices.form} == {"correction"}
+    assert votes.provenance["set_aside"] == {"a correction that changes nothing": 1}
+    said = Table(path, **NAMES, form="correction").load()
+    assert said.choices.rank.tolist() == Table(path, **NAMES).load().choices.rank.tolist()
+    assert said.choices.form.tolist() == votes.choices.form.tolist()
+
+
+def test_an_objective_must_be_named(tmp_path):
+    rows = [{**ROWS[0], "asked": "kind"}, {**ROWS[0], "asked": " "}]
+    with pytest.raises(InputError, match="line 3, column 'asked': ' '"):
+        Table(write_csv(tmp_path / "v.csv", rows), **NAMES, objective="asked").load()
+
+
+def test_conversations_are_read_as_text(tmp_path):
+    def turn(role, content):
+        return {"role": role, "content": content}
+
+    long = [turn("system", "Be brief."), turn("user", "Hi"), turn("assistant", "Yes?"), turn("user", "2 + 2?")]
+    rows = [
+        {**ROWS[0], "prompt": prompt, "left": [turn("assistant", "4")], "right": [turn("assistant", "five")]}
+        for prompt in (long, [turn("user", "2 + 2?")], long)
+    ]
+    pyarrow.parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "v.parquet")
+    (tmp_path / "v.json").write_text(json.dumps(rows))
+    said = "system: Be brief.\n\nuser: Hi\n\nassistant: Yes?\n\nuser: 2 + 2?"
+    for file in (
+        write_jsonl(tmp_path / "v.jsonl", rows), tmp_path / "v.json", tmp_path / "v.parquet", Dataset.from_list(rows),
+    ):  # fmt: skip
+        votes = Table(file, **NAMES).load()
+        assert list(votes.items["prompt"]) == [said, said, "2 + 2?", "2 + 2?"]
+        assert list(votes.items["response"]) == ["4", "five"] * 2
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        [],
+        ["Hi"],
+        [{"role": "user", "content": None}],
+        [{"role": "user", "content": ["Hi"]}],
+        [{"role": "user", "content": "Hi", "image": "x.png"}],
+        [{"role": "user", "content": "Hi"}, {"role": "assistant"}],
+        {"role": "user", "content": "Hi"},
+    ],
+)
+def test_what_is_no_conversation_is_refused(tmp_path, prompt):
+    rows = [ROWS[0], {**ROWS[0], "prompt": prompt}]
+    with pytest.raises(InputError, match=r"line 2, column 'prompt': found (list|object) where a text is needed"):
+        Table(write_jsonl(tmp_path / "v.jsonl", rows), **NAMES).load()
+
+
 def test_an_attribute_must_not_change(tmp_path):
     rows = [*ROWS, {**ROWS[0], "age": "new"}]
     with pytest.raises(
@@ -291,6 +415,12 @@ def test_missing_columns_list_what_is_there(tmp_path):
     ("change", "message"),
     [
         ({"outcomes": {"x": "third"}}, r"outcomes\['x'\] is 'third'"),
+        ({"outcomes": {"x": "tie:2"}}, r"outcomes\['x'\] is 'tie:2'"),
+        ({"outcomes": {"x": "first:0"}}, "a strength from 1 to 127"),
+        ({"outcomes": {"x": "first:2"}, "strength": "much"}, "in one place"),
+        ({"strength": "much", "strengths": {"very": 128}}, r"strengths\['very'\] is 128"),
+        ({"strengths": {"very": 2}}, "names no column"),
+        ({"outcome": None}, "Name the column that says who won"),
         ({"attributes": ("id",)}, "must differ and not be 'id'"),
         ({"attributes": ("age", "age")}, "must differ"),
         ({"path": "votes.xlsx"}, "unknown format.*csv"),
