@@ -324,7 +324,7 @@ def test_a_wrong_name_names_the_near_one():
 
 def test_known_is_a_source_of_configs(tmp_path):
     text = "feedback: {kind: known, name: prism, folder: here}\nfeatures: {kind: lexicon, categories: {warm: [dear]}}"
-    assert parse(text).feedback == Known("prism", Path("here"))
+    assert parse(text).feedback == Known("prism", "here")
     with pytest.raises(InputError, match="Did you mean 'prism'"):
         parse(text.replace("prism", "prizm"))
 
@@ -350,7 +350,7 @@ def test_files_are_found_checked_and_named_in_the_provenance(tmp_path, monkeypat
     (own / "MultiPref-Train.jsonl").write_bytes(bytes + b"\n")
     monkeypatch.setenv("PLURALIGN_DATA", str(tmp_path / "own"))
     assert known.entry("multipref").where() == own  # before the cache
-    assert Known("multipref").fingerprint() != before == Known("multipref", cached).fingerprint()
+    assert Known("multipref").fingerprint() != before == Known("multipref", str(cached)).fingerprint()
     (tmp_path / "f").mkdir()
     (tmp_path / "f" / "dev_feedback.json").write_text("no JSON either")
     with pytest.raises(

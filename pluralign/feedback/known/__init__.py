@@ -84,11 +84,14 @@ class Known(AbstractSource):
     """
 
     name: str
-    folder: Path | None = None
+    folder: str | Path | None = None
     kind: Literal["known"] = "known"
 
     def __post_init__(self):
         entry(self.name)
+
+    def _located(self) -> Path:
+        return entry(self.name).located(None if self.folder is None else Path(self.folder))
 
     def load(self) -> Feedback:
         """Check the files and read them.
@@ -97,7 +100,7 @@ class Known(AbstractSource):
             InputError: a file is missing, not the one that is known, or cannot be read.
         """
         known = entry(self.name)
-        folder = known.located(self.folder)
+        folder = self._located()
         files = known.checked(folder)
         votes = known.read(folder)
         told = {"kind": self.kind, "name": known.name, "licence": known.licence, "citation": known.citation}
@@ -106,4 +109,4 @@ class Known(AbstractSource):
     def fingerprint(self) -> str:
         """Return a content hash of the files."""
         known = entry(self.name)
-        return digest(self.name, [file["sha256"] for file in known.checked(known.located(self.folder))])
+        return digest(self.name, [file["sha256"] for file in known.checked(self._located())])
