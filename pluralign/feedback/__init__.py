@@ -3,13 +3,15 @@
 `Table` reads comparisons from files and data sets, `Rankings` orders over more responses, `Ratings` grades; `Preflib`
 reads elections, `Polis` votes on comments; `Known` names published data sets; `Several` joins sources; `Community`
 simulates annotators whose wants are known. `describe` counts what a reader should know before trusting the data,
-`holdout` keeps some judgements for evaluation.
+`coverage` compares annotators with a population and `rake` weights them to it, `holdout` keeps some judgements for
+evaluation, as do `ByJudgement`, `ByAnnotator`, `ByPrompt` and `ByTime`, without leakage.
 """
 
 from pluralign.feedback.assignment import Active, Independent, Overlapping
 from pluralign.feedback.behaviour import AlwaysFirst, AtRandom, Collude, Fatigue, Flip, Position, Temperature, Trigger
 from pluralign.feedback.build import Builder, concatenate
 from pluralign.feedback.community import Community, Group
+from pluralign.feedback.coverage import coverage, rake
 from pluralign.feedback.known import Known
 from pluralign.feedback.polis import Polis
 from pluralign.feedback.preflib import Preflib
@@ -18,7 +20,7 @@ from pluralign.feedback.ratings import Ratings
 from pluralign.feedback.responding import Approval, BestOf, Comparison, Ranking, Rating, YesNo
 from pluralign.feedback.several import Several
 from pluralign.feedback.source import AbstractSource
-from pluralign.feedback.split import holdout
+from pluralign.feedback.split import ByAnnotator, ByJudgement, ByPrompt, ByTime, holdout
 from pluralign.feedback.summary import Summary, describe
 from pluralign.feedback.table import Table
 
@@ -30,6 +32,10 @@ __all__ = [
     "AtRandom",
     "BestOf",
     "Builder",
+    "ByAnnotator",
+    "ByJudgement",
+    "ByPrompt",
+    "ByTime",
     "Collude",
     "Community",
     "Comparison",
@@ -53,6 +59,8 @@ __all__ = [
     "Trigger",
     "YesNo",
     "concatenate",
+    "coverage",
     "describe",
     "holdout",
+    "rake",
 ]

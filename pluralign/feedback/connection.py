@@ -49,13 +49,19 @@ class Connection:
 
 def connections(feedback: Feedback) -> tuple[Connection, ...]:
     """Return what each objective's judgements connect."""
-    return tuple(_connection(feedback, o) for o in range(len(feedback.objectives)))
+    prompt = prompts(feedback)
+    return tuple(_connection(feedback, prompt, o) for o in range(len(feedback.objectives)))
 
 
-def _connection(feedback: Feedback, objective: int) -> Connection:
+def prompts(feedback: Feedback) -> Int[np.ndarray, " item"]:
+    """Return each item's prompt; of a long table, reading the column at once is far faster than row by row."""
+    return np.asarray(feedback.items["prompt_id"][:], np.int32)
+
+
+def _connection(feedback: Feedback, prompt: Int[np.ndarray, " item"], objective: int) -> Connection:
     choices = feedback.choices.where(feedback.choices.objective == objective)
     grades = feedback.grades.where(feedback.grades.objective == objective)
-    prompt, people = feedback.prompt_id, len(feedback.annotators)
+    people = len(feedback.annotators)
     compared = in_slates(choices, len(prompt))
     judged = compared.copy()
     judged[grades.item] = True

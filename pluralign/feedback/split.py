@@ -162,7 +162,7 @@ class ByPrompt(AbstractSplit):
                 f"choice {int(mixed.argmax())} compares items of different prompts; "
                 "such feedback cannot be split by prompt, only by judgement, annotator or time."
             )
-        return _parts(feedback, (on.any(1), held[grades.item]))
+        return _parts(feedback, (np.asarray(on.any(1)), held[grades.item]))
 
 
 @dataclass(frozen=True)

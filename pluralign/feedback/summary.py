@@ -12,7 +12,7 @@ from rich.text import Text
 from scipy.special import stdtrit
 
 from pluralign.feedback.agreement import CORRECTION, Agreement, agreement, answers
-from pluralign.feedback.connection import Connection, connections, pieces_of_prompts
+from pluralign.feedback.connection import Connection, connections, pieces_of_prompts, prompts
 from pluralign.feedback.privacy import Personal, column, personal
 from pluralign.feedback.suspects import MOST, Suspect, suspects
 from pluralign.types import FORMS, Choices, Feedback
@@ -150,7 +150,8 @@ def describe(feedback: Feedback) -> Summary:
     per_annotator = np.bincount(np.concatenate([choices.annotator, grades.annotator]), minlength=annotators)
     attributes = {name: feedback.attribute(name) for name in people.column_names if name not in ("id", "weight")}
     groups = {name: values for name, values in attributes.items() if len(set(values)) <= GROUPS_SHOWN}
-    unconnected, pieces = pieces_of_prompts(choices, feedback.prompt_id, np.ones(len(items), bool))
+    prompt_id = prompts(feedback)
+    unconnected, pieces = pieces_of_prompts(choices, prompt_id, np.ones(len(items), bool))
     busiest = np.sort(per_annotator)[::-1][: math.ceil(0.1 * annotators)].sum()
     best = (choices.rank == 0).sum(1)
 
@@ -176,7 +177,7 @@ def describe(feedback: Feedback) -> Summary:
         "annotators": annotators,
         "groups": {name: dict(sorted(Counter(values).items())) for name, values in groups.items()},
         "by_group": {name: _weighed(values, per_annotator) for name, values in groups.items()},
-        "prompts": len(np.unique(feedback.prompt_id)),
+        "prompts": len(np.unique(prompt_id)),
         "items": len(items),
         "per_annotator": _spread(per_annotator),
         "single": int((per_annotator == 1).sum()),

@@ -143,9 +143,9 @@ def _careless(shared: tuple[Answers, ...], people: int) -> _Asked:
     shape = (people, len(peers))
     x = csr_array(((np.sqrt(weight) * opinion).astype(np.float32), (who, unit)), shape=shape)
     x = x.toarray() if x.nnz > DENSE * people * len(peers) else x  # a dense product is faster then
-    score, local = np.zeros(people), np.full(people, -1)
+    score, local, by_unit = np.zeros(people), np.full(people, -1), _transposed(x)
     for rows in np.array_split(busy, 1 + len(busy) * people // CELLS):
-        alike = _product(x, rows)
+        alike = _product(x, by_unit, rows)
         local[:], local[rows] = -1, np.arange(len(rows))
         foretold = np.flatnonzero(local[who] >= 0)
         k = peers[unit[foretold]]
@@ -281,23 +281,23 @@ def _coordinated(shared: tuple[Answers, ...], people: int) -> _Asked:
     if busy.sum() < 2 or people > MOST:
         return _nobody("coordinated", 2)
     met, alike = _incidence(given, people, by_value=False), _incidence(given, people, by_value=True)
+    met_by_unit, alike_by_unit = _transposed(met), _transposed(alike)
     n_all, k_all = _in_common(met), _in_common(alike)
     rng = np.random.default_rng(0)
     tests, seen, over, under, found = 0, 0, 0.0, 0.0, []
     for rows in np.array_split(rng.permutation(np.flatnonzero(busy)), 1 + int(busy.sum()) * people // CELLS):
-        n, k = _product(met, rows), _product(alike, rows)
-        n[rows[:, None] >= np.arange(people)] = 0  # every pair once, none with itself
-        a, b = np.nonzero(n > ENOUGH - 0.001)
-        tests += len(a)
-        cells = (n[a, b], k[a, b], rows[a], b)
+        n, k = _product(met, met_by_unit, rows), _product(alike, alike_by_unit, rows)
+        asked = (n > ENOUGH - 0.001) & (rows[:, None] < np.arange(people))  # every pair once, none with itself
+        tests += int(asked.sum())
         if seen < SPREAD_FROM:
-            n, k, a, b = (column[: SPREAD_FROM - seen].astype(float) for column in cells)
-            rate = _usual(k_all, n_all, n, k, a.astype(int), b.astype(int))
-            over += float(((k - n * rate) ** 2 - n * rate * (1 - rate)).sum())
-            under += float((n * (n - 1) * rate * (1 - rate)).sum())
-            seen += len(n)
-        near = cells[1] >= COPIED * cells[0] - 0.001
-        n, k, a, b = (column[near] for column in cells)
+            a, b = (place[: SPREAD_FROM - seen] for place in np.nonzero(asked))
+            some, equal = n[a, b].astype(float), k[a, b].astype(float)
+            rate = _usual(k_all, n_all, some, equal, rows[a], b)
+            over += float(((equal - some * rate) ** 2 - some * rate * (1 - rate)).sum())
+            under += float((some * (some - 1) * rate * (1 - rate)).sum())
+            seen += len(some)
+        a, b = np.nonzero(asked & (k >= COPIED * n - 0.001))
+        n, k, a = n[a, b], k[a, b], rows[a]
         n, k = n.astype(float).round(3), k.astype(float).round(3)  # whole numbers, except for rankings
         rate = _usual(k_all, n_all, n, k, a, b)
         beyond = k - n * rate > 2 * np.sqrt(n * rate * (1 - rate))
@@ -327,8 +327,12 @@ def _in_common(x: csr_array | np.ndarray) -> np.ndarray:
     return np.asarray(x @ x.sum(0)) - np.asarray((x * x).sum(1))
 
 
-def _product(x: csr_array | np.ndarray, rows: np.ndarray) -> np.ndarray:
-    both = x[rows] @ x.T
+def _transposed(x: csr_array | np.ndarray) -> csr_array | np.ndarray:
+    return x.T if isinstance(x, np.ndarray) else x.T.tocsr()
+
+
+def _product(x: csr_array | np.ndarray, by_unit: csr_array | np.ndarray, rows: np.ndarray) -> np.ndarray:
+    both = x[rows] @ by_unit
     return both if isinstance(both, np.ndarray) else both.toarray()
 
 
