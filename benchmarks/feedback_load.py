@@ -4,7 +4,8 @@
 
 The limit is a bare pyarrow read of the same columns of the same file in the same run (for JSON lines, whose reader
 in pyarrow takes all columns, of the whole file): no reader that checks anything can be faster. Every measurement has
-a process of its own, so that peak memory is that of one read; seconds are wall time without imports.
+a process of its own, so that peak memory is that of one read; seconds are wall time without imports, `cpu` is time of
+the processor (all threads), which tells more where the machine is shared.
 `chat` holds a tenth of the comparisons, each text a conversation with roles.
 """
 
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -126,22 +128,35 @@ FORMATS: dict[str, tuple[str, Callable[[Path, int], None], Callable[[Path], int]
 }
 
 
-def measured(job: Callable[[Path], int], path: Path) -> tuple[float, float, int]:
-    """Return seconds, peak memory in GB and the number of rows of a job in a fresh process."""
+@dataclass(frozen=True)
+class Cost:
+    """Wall seconds, processor seconds, peak memory in GB, and the number of rows."""
+
+    seconds: float
+    cpu: float
+    peak: float
+    rows: int
+
+    def __str__(self) -> str:
+        return f"{self.seconds:8.1f} {self.cpu:6.1f} {self.peak:6.2f}"
+
+
+def measured(job: Callable[[Path], int], path: Path) -> Cost:
+    """Return what a job costs in a fresh process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_measure, (job, path))
 
 
-def _measure(job: Callable[[Path], int], path: Path) -> tuple[float, float, int]:
+def _measure(job: Callable[[Path], int], path: Path) -> Cost:
     import datasets  # noqa: F401  # its import is not what is measured
 
     import pluralign.feedback  # noqa: F401
 
-    start = time.perf_counter()
+    wall, cpu = time.perf_counter(), time.process_time()
     rows = job(path)
-    seconds = time.perf_counter() - start
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     unit = 1 if sys.platform == "darwin" else 1024
-    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, rows
+    return Cost(wall, cpu, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, rows)
 
 
 def main() -> None:
@@ -152,18 +167,18 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as passing:
         folder = arguments.folder or Path(passing)
-        print(f"{'format':8} {'rows':>9} {'GB':>5} {'seconds':>8} {'peak GB':>8} {'bare s':>7} {'bare GB':>8} {'ratio':>6}")
+        columns = f"{'seconds':>8} {'cpu':>6} {'GB':>6}"
+        print(f"{'format':8} {'rows':>9} {'file GB':>8} |{columns} |{columns} of pyarrow | ratio, of cpu")
         for name in arguments.formats:
             file, write, bare = FORMATS[name]
             path = folder / file
             if not path.exists():
                 write(path, arguments.comparisons)
-            bare_seconds, bare_peak, bare_rows = measured(bare, path)
-            seconds, peak, rows = measured(load, path)
-            assert rows == bare_rows, f"{rows} of {bare_rows} comparisons arrived"
+            limit, ours = measured(bare, path), measured(load, path)
+            assert ours.rows == limit.rows, f"{ours.rows} of {limit.rows} comparisons arrived"
+            size, ratios = path.stat().st_size / 1e9, (ours.seconds / limit.seconds, ours.cpu / limit.cpu)
             print(
-                f"{name:8} {rows:9,} {path.stat().st_size / 1e9:5.2f} {seconds:8.1f} {peak:8.2f} "
-                f"{bare_seconds:7.1f} {bare_peak:8.2f} {seconds / bare_seconds:6.1f}"
+                f"{name:8} {ours.rows:9,} {size:8.2f} |{ours} |{limit}            | {ratios[0]:5.1f} {ratios[1]:7.1f}"
             )
 
 

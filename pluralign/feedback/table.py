@@ -44,7 +44,7 @@ class Table(AbstractSource):
     Every cell is read as text as it stands. Items are the different (prompt, response) pairs in order of first
     appearance. A response compared with itself says nothing: such rows are set aside and counted in the provenance.
 
-    Every field but the last few names a file or a column, so they stand side by side although they are many.
+    Nearly every field says where one thing is found; so they are many, and stand side by side.
 
     Args:
         path: file (text files also with .gz), or in Python a `datasets.Dataset`.
