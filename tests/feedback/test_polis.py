@@ -25,8 +25,8 @@ MATRIX = """participant,group-id,n-comments,n-votes,n-agree,n-disagree,0,1,2
 10,,0,0,0,0,,,
 """
 VOTES = """timestamp,datetime,comment-id,voter-id,vote
-1600000100,x,0,9,1
 1600000200,x,0,9,0
+1600000100,x,0,9,1
 1600000050,x,0,7,1
 1600000050,x,0,8,1
 1600000040,x,1,7,-1
@@ -205,6 +205,11 @@ def test_the_wrong_sign_is_told_by_counts_where_authors_are_few(tmp_path):
         InputError, match=r"line 3: participant 8 has n-agree 3, but 0 such votes \(2 rows in all\).*=-1"
     ):
         Polis(folder, topic="Q").load()
+
+
+def test_one_author_who_disagrees_with_the_own_comment_is_no_evidence(tmp_path):
+    comments = COMMENTS.replace("1,8,2,1", "1,7,2,1").replace("0,7,3,0", "0,99,3,0").replace("2,8,1,0", "2,99,1,0")
+    assert grades(Polis(write(tmp_path, comments=comments, votes=VOTES), topic="Q").load()) == BY_HAND
 
 
 def test_pydantic_reads_it_and_the_fingerprint_follows_the_bytes(tmp_path):
