@@ -275,6 +275,22 @@ def test_a_run_with_nothing_but_choices_has_a_page(api, tmp_path):
     assert {r["group"] for r in written.tables["rules"]["welfare"]} == {"everyone"}
 
 
+def test_the_first_section_tells_what_feedback_holds(demo):
+    written, found = read(demo)
+    text, s = found.text["annotators"], written.tables["annotators"]["summary"]
+    total = sum(s["by_group"]["group"].values())
+    assert s["by_form"] == {"comparison": total} and total == s["judgements"]
+    for part in (
+        f"comparison {total:,}",
+        "judgements by group",
+        f"{s['alphas'][0]['alpha']:.2f}",
+        "items never judged",
+        "worth a second look",
+        "personal data",
+    ):
+        assert part in text, part
+
+
 def test_texts_are_escaped_wherever_they_come_from(demo, tmp_path):
     nasty = "<script>alert('x')</script> & $x_1$ \N{HIRAGANA LETTER A}"
     run = shutil.copytree(demo, tmp_path / "run")
