@@ -108,8 +108,9 @@ class Summary:
         low, middle, high = self.per_annotator
         people = f"{self.annotators:,}" + (" (simulated)" if self.simulated else "")
         pieces = f" ({self.pieces:,} pieces)" if self.pieces else ""
+        compared = self.tie_share is not None
         lines = {
-            "judgements": f"{self.judgements:,}, {_percent(self.tie_share)} ties",
+            "judgements": f"{self.judgements:,}" + (f", {_percent(self.tie_share)} ties" if compared else ""),
             "  by form": _counts(self.by_form),
             **({"  by objective": _counts(self.by_objective)} if len(self.by_objective) > 1 else {}),
             **{f"  by {name}": _counts(groups) for name, groups in self.by_group.items()},
@@ -126,7 +127,7 @@ class Summary:
             **{f"  {a.objective}, {a.form}": _alpha(a) for a in self.alphas},
             "exact duplicates": f"{self.duplicates:,}",
             "self-contradictions": f"{self.contradictions:,}",
-            "prompts not connected": f"{self.unconnected_prompts:,}{pieces}",
+            "prompts not connected": f"{self.unconnected_prompts:,}{pieces}" if compared else "no comparisons",
             "items never judged": _counts({c.objective: c.never for c in self.connections}),
             "sets of annotators apart": _counts({c.objective: c.camps for c in self.connections}),
             "worth a second look": _counts(dict(Counter(s.reason for s in self.suspects))) or "nobody",

@@ -286,9 +286,12 @@ def _coordinated(shared: tuple[Answers, ...], people: int) -> _Asked:
     rng = np.random.default_rng(0)
     tests, seen, over, under, found = 0, 0, 0.0, 0.0, []
     for rows in np.array_split(rng.permutation(np.flatnonzero(busy)), 1 + int(busy.sum()) * people // CELLS):
-        n, k = _product(met, met_by_unit, rows), _product(alike, alike_by_unit, rows)
+        n = _product(met, met_by_unit, rows)
         asked = (n > ENOUGH - 0.001) & (rows[:, None] < np.arange(people))  # every pair once, none with itself
+        if not asked.any():
+            continue
         tests += int(asked.sum())
+        k = _product(alike, alike_by_unit, rows)
         if seen < SPREAD_FROM:
             a, b = (place[: SPREAD_FROM - seen] for place in np.nonzero(asked))
             some, equal = n[a, b].astype(float), k[a, b].astype(float)
@@ -302,7 +305,7 @@ def _coordinated(shared: tuple[Answers, ...], people: int) -> _Asked:
         rate = _usual(k_all, n_all, n, k, a, b)
         beyond = k - n * rate > 2 * np.sqrt(n * rate * (1 - rate))
         found.append(np.stack([a, b, n, k, rate])[:, beyond])
-    a, b, n, k, rate = np.concatenate(found, axis=1)
+    a, b, n, k, rate = np.concatenate([np.zeros((5, 0)), *found], axis=1)
     spread = min(max(over / under, 0.0), 0.99) if under > 0 else 0.0
     p = _beta_binomial_tail(k, n, rate, spread)
     who = np.sort(np.stack([a, b], 1).astype(int), axis=1)
