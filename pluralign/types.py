@@ -116,6 +116,11 @@ class Choices:
     def __len__(self) -> int:
         return len(self.slate)
 
+    @classmethod
+    def none(cls) -> "Choices":
+        """Return an empty block."""
+        return cls(*np.zeros((2, 0, 2), np.int32), *np.zeros((3, 0), np.int32))
+
     def where(self, counts: Bool[Array, " choice"]) -> "Choices":
         """Return the choices for which `counts` is True."""
         return Choices(**{name: value[counts] for name, value in vars(self).items()})

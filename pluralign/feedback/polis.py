@@ -123,7 +123,7 @@ class Polis(AbstractSource):
                 }
             ),
             objectives=("overall",),
-            choices=Choices(np.zeros((0, 2)), np.zeros((0, 2)), *[np.zeros(0)] * 3),
+            choices=Choices.none(),
             grades=Grades(
                 item=item[row[counts]],
                 value=votes.grade[counts],

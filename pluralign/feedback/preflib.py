@@ -130,7 +130,7 @@ class Preflib(AbstractSource):
             "an alternative in a category that is no grade": int((value == -2).sum()),
             "an alternative in no category": int((value == -1).sum()),
         }
-        none = Choices(np.zeros((0, 2)), np.zeros((0, 2)), *[np.zeros(0)] * 3)
+        none = Choices.none()
         return none, grades, (scale,), counts, aside
 
 

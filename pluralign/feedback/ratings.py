@@ -119,7 +119,7 @@ class Ratings(AbstractSource):
             items=builder.items(),
             annotators=builder.annotators(),
             objectives=tuple(names),
-            choices=Choices(np.zeros((0, 2)), np.zeros((0, 2)), *[np.zeros(0)] * 3),
+            choices=Choices.none(),
             grades=Grades(
                 item=item[row],
                 value=value[row, column],
