@@ -228,10 +228,13 @@ def _resized(source: Community, total: int) -> tuple:
     size = np.array([g.size for g in source.groups])
     if total < len(size):
         raise InputError(f"annotators is {total}, but there are {len(size)} groups, each of at least one.")
-    share = (total - len(size)) * size / size.sum()
+    share = total * size / size.sum()
     whole = np.floor(share).astype(int)
-    whole[np.argsort(whole - share, kind="stable")[: total - len(size) - whole.sum()]] += 1
-    return tuple(replace(g, size=int(n) + 1) for g, n in zip(source.groups, whole, strict=True))
+    whole[np.argsort(whole - share, kind="stable")[: total - whole.sum()]] += 1
+    while (whole == 0).any():
+        whole[whole.argmax()] -= 1
+        whole[whole.argmin()] += 1
+    return tuple(replace(g, size=int(n)) for g, n in zip(source.groups, whole, strict=True))
 
 
 def _known(what: str, name: str, known: list[str]) -> None:
