@@ -144,7 +144,8 @@ def _careless(shared: tuple[Answers, ...], people: int) -> _Asked:
     x = csr_array(((np.sqrt(weight) * opinion).astype(np.float32), (who, unit)), shape=shape)
     x = x.toarray() if x.nnz > DENSE * people * len(peers) else x  # a dense product is faster then
     score, local, by_unit = np.zeros(people), np.full(people, -1), _transposed(x)
-    for rows in np.array_split(busy, 1 + len(busy) * people // CELLS):
+    parts = 1 + max(len(busy) * people, 4 * PEERS * len(who)) // CELLS
+    for rows in np.array_split(busy, min(parts, len(busy))):
         alike = _product(x, by_unit, rows)
         local[:], local[rows] = -1, np.arange(len(rows))
         foretold = np.flatnonzero(local[who] >= 0)
