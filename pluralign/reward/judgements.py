@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from pluralign.errors import InputError
-from pluralign.types import Features, Feedback
+from pluralign.types import FORMS, Features, Feedback
 
 FIRST, SECOND, TIE = 0, 1, 2
 
@@ -22,12 +22,15 @@ class Judgements:
         outcome: 0 = the first shown won, 1 = the second, 2 = tie.
         annotator: who judged.
         annotators: how many annotators there are, those who judged nothing included.
+        placed: whether the two were shown side by side, so that a bonus of the first slot applies; a correction and
+            its original were not.
     """
 
     x: Float[np.ndarray, "choice feature"]
     outcome: Int[np.ndarray, " choice"]
     annotator: Int[np.ndarray, " choice"]
     annotators: int
+    placed: Bool[np.ndarray, " choice"]
 
     @classmethod
     def read(cls, votes: Feedback, phi: Features) -> "Judgements":
@@ -42,7 +45,13 @@ class Judgements:
             )
         x = phi.phi.astype(np.float64)
         slate = votes.choices.slate[:, :2]
-        return cls(x[slate[:, 0]] - x[slate[:, 1]], outcomes(votes), votes.choices.annotator, len(votes.annotators))
+        return cls(
+            x[slate[:, 0]] - x[slate[:, 1]],
+            outcomes(votes),
+            votes.choices.annotator,
+            len(votes.annotators),
+            votes.choices.form != FORMS.index("correction"),
+        )
 
     @property
     def ties(self) -> bool:
@@ -96,6 +105,7 @@ class Layout:
         buckets: annotators `[bucket]` and their differences `[bucket, place, feature]`, zero where padded.
         outcome: as in `Judgements`, in padded order.
         counts: False where padded.
+        placed: as in `Judgements`, in padded order.
         annotators: how many there are.
         group: index of each annotator's group.
         groups: how many groups there are.
@@ -107,6 +117,7 @@ class Layout:
     buckets: tuple[tuple[np.ndarray, np.ndarray], ...]
     outcome: Int[np.ndarray, " choice"]
     counts: Bool[np.ndarray, " choice"]
+    placed: Bool[np.ndarray, " choice"]
     annotators: int
     group: Int[np.ndarray, " annotator"]
     groups: int
@@ -123,7 +134,7 @@ class Layout:
         start = np.concatenate([[0], np.cumsum(size)])
         order = np.argsort(-size, kind="stable")
         order = order[size[order] > 0]
-        buckets, outcome, counts = [], [], []
+        buckets, outcome, counts, placed = [], [], [], []
         while order.size:
             longest = int(size[order[0]])
             who, order = order[2 * size[order] > longest], order[2 * size[order] <= longest]
@@ -133,12 +144,14 @@ class Layout:
             buckets.append((who, x[index] * counted[..., None]))
             outcome.append(judgements.outcome[index].ravel())
             counts.append(counted.ravel())
+            placed.append(judgements.placed[index].ravel())
         information = np.zeros((annotators, x.shape[1]))
         np.add.at(information, judgements.annotator, x**2)
         return cls(
             buckets=tuple(buckets),
             outcome=np.concatenate(outcome),
             counts=np.concatenate(counts),
+            placed=np.concatenate(placed),
             annotators=annotators,
             group=group,
             groups=int(group.max()) + 1,

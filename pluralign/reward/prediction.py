@@ -39,16 +39,18 @@ def predict(posterior: RewardPosterior, feedback: Feedback, phi: Features) -> Fl
         raise InputError(f"phi has the features {phi.names}, the posterior was fitted to {posterior.features}.")
     blocks = [slice(i, i + BLOCK) for i in range(0, len(judgements.outcome), BLOCK)]
     with jax.enable_x64(True):
-        return np.concatenate([_predict(posterior, judgements.x[b], judgements.annotator[b]) for b in blocks])
+        return np.concatenate(
+            [_predict(posterior, judgements.x[b], judgements.annotator[b], judgements.placed[b]) for b in blocks]
+        )
 
 
-def _predict(posterior: RewardPosterior, x: np.ndarray, annotator: np.ndarray) -> np.ndarray:
+def _predict(posterior: RewardPosterior, x: np.ndarray, annotator: np.ndarray, placed: np.ndarray) -> np.ndarray:
     rater = {name: value[:, annotator].astype(np.float64) for name, value in posterior.rater.items()}
     tie, lapse_logit = rater.get("tie"), scipy.special.logit(rater["lapse"]) if "lapse" in rater else None
     weights = posterior.weights[:, :, 0].astype(np.float64)
     out = np.zeros((len(x), 3))
     for share, eta in _advantages(posterior, weights, x, annotator):
-        eta = eta + rater.get("position", 0.0)
+        eta = eta + placed * rater.get("position", 0.0)
         for outcome in (FIRST, SECOND) if tie is None else (FIRST, SECOND, TIE):
             out[:, outcome] += share * np.exp(log_probability(outcome, eta, tie, lapse_logit)).mean(0)
     return out

@@ -68,7 +68,7 @@ class Davidson:
     Args:
         lapse: let annotators answer at random, each with a probability of their own.
         tie_spread: let annotators differ in how readily they call a tie.
-        position: let the first slot have a bonus in logits, the same for all.
+        position: let the first slot have a bonus in logits, the same for all; corrections have no slots.
     """
 
     lapse: bool = True
@@ -81,7 +81,7 @@ class Davidson:
         tie = lapse_logit = None
         annotators = numpyro.plate("annotator", layout.annotators)
         if self.position:
-            eta = eta + numpyro.sample("position", dist.Normal(0, 0.5))
+            eta = eta + layout.placed * numpyro.sample("position", dist.Normal(0, 0.5))
         if layout.ties:
             tie = numpyro.sample("tie_centre", dist.Normal(0, 1.5))
         if layout.ties and self.tie_spread:

@@ -1,13 +1,16 @@
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 
+import jax
 import numpy as np
 import pytest
 
 from pluralign import reward
-from pluralign.errors import InputError
+from pluralign.errors import ConvergenceWarning, InputError
+from pluralign.reward.inference import _Density
 from pluralign.reward.judgements import Judgements, Layout, outcomes
-from pluralign.types import Choices, Grades, Scale
+from pluralign.types import FORMS, Choices, Grades, Scale
 
 
 def changed(votes, **fields):
@@ -99,3 +102,23 @@ def test_strength_is_not_used_and_that_is_said(world):
     stated = len(world.votes.choices) * 2 // 3
     assert any(f"{stated:,} judgements say how strongly" in note for note in strong.fit.notes)
     assert not any("how strongly" in note for note in plain.fit.notes)
+
+
+def test_a_correction_has_no_first_slot(world):
+    """Its density does not feel the position bonus, that of a comparison does; nor does its prediction."""
+    votes = world.votes.where(np.arange(len(world.votes.choices)) < 40)
+    corrections = changed(votes, form=np.full(40, FORMS.index("correction")))
+    population, energy = reward.Pooled(response=reward.Davidson(lapse=False)), {}
+    for name, v in (("comparison", votes), ("correction", corrections)):
+        density = _Density(partial(population.model, Layout.of(Judgements.read(v, world.phi), population.groups(v))))
+        z = jax.device_get(density.start(jax.random.key(0), 1.0))
+        prior = lambda p: p**2 / (2 * 0.5**2)  # noqa: E731
+        energy[name] = [float(density.potential(z | {"position": np.float32(p)})) - prior(p) for p in (0.0, 1.0)]
+    assert energy["correction"][0] == pytest.approx(energy["correction"][1], rel=1e-5)
+    assert abs(energy["comparison"][0] - energy["comparison"][1]) > 0.1
+    with pytest.warns(ConvergenceWarning):
+        posterior = population.fit(votes, world.phi, inference=reward.NUTS(draws=10, warmup=5), seed=0)
+    moved = replace(posterior, rater=posterior.rater | {"position": posterior.rater["position"] + 1})
+    for v, same in ((corrections, True), (votes, False)):
+        before, after = (reward.predict(p, v, world.phi) for p in (posterior, moved))
+        assert np.allclose(before, after) == same
