@@ -255,7 +255,7 @@ class Feedback:
     @property
     def prompt_id(self) -> Int[Array, " item"]:
         """Index of each item's prompt."""
-        return np.asarray(self.items["prompt_id"], np.int32)
+        return np.asarray(self.items["prompt_id"][:], np.int32)
 
     def where(self, counts: Bool[Array, " choice"]) -> "Feedback":
         """Return the same items and annotators with only the choices for which `counts` is True."""
