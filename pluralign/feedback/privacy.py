@@ -4,7 +4,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pluralign.feedback.connection import prompts
 from pluralign.types import Feedback
 
 PATTERNS = {
@@ -38,7 +37,7 @@ def personal(feedback: Feedback) -> tuple[Personal, ...]:
 
     Patterns are narrow: what they find is nearly always one, what they miss may be many.
     """
-    one = np.unique(prompts(feedback), return_index=True)[1]  # item of each prompt
+    one = np.unique(feedback.prompt_id, return_index=True)[1]  # item of each prompt
     texts = (
         ("prompts", column(feedback.items, "prompt").take(pa.array(one)), one),
         ("responses", column(feedback.items, "response"), np.arange(len(feedback.items))),

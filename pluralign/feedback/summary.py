@@ -12,7 +12,7 @@ from rich.text import Text
 from scipy.special import stdtrit
 
 from pluralign.feedback.agreement import CORRECTION, Agreement, agreement, answers
-from pluralign.feedback.connection import Connection, connections, pieces_of_prompts, prompts
+from pluralign.feedback.connection import Connection, connections, pieces_of_prompts
 from pluralign.feedback.privacy import Personal, column, personal
 from pluralign.feedback.suspects import MOST, Suspect, suspects
 from pluralign.types import FORMS, Choices, Feedback
@@ -151,7 +151,7 @@ def describe(feedback: Feedback) -> Summary:
     per_annotator = np.bincount(np.concatenate([choices.annotator, grades.annotator]), minlength=annotators)
     attributes = {name: feedback.attribute(name) for name in people.column_names if name not in ("id", "weight")}
     groups = {name: values for name, values in attributes.items() if len(set(values)) <= GROUPS_SHOWN}
-    prompt_id = prompts(feedback)
+    prompt_id = feedback.prompt_id
     unconnected, pieces = pieces_of_prompts(choices, prompt_id, np.ones(len(items), bool))
     busiest = np.sort(per_annotator)[::-1][: math.ceil(0.1 * annotators)].sum()
     best = (choices.rank == 0).sum(1)
