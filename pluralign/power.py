@@ -29,7 +29,7 @@ class Claim:
     """One group gains more under one rule than a group, the same or another, gains under a rule, the same or another.
 
         gain[draw, g, r] = mean over the voters v of group g of u[draw, v](lottery of r) - u[draw, v](reference)
-        probability      = share of posterior draws with gain[draw, *more] > gain[draw, *less]
+        probability      = share of posterior draws with gain[draw, more] > gain[draw, less]
 
     It is stated if the probability exceeds `1 - alpha`. Like the report it speaks of the annotators who judged, not of
     others like them: as judgements grow, it finds differences between the very annotators of equal groups.
