@@ -145,16 +145,21 @@ def _seconds(word: str) -> int | None:
     return int(seconds) if seconds >= 0 else None
 
 
-def numbered(*codes: Int[np.ndarray, " row"]) -> tuple[Int[np.ndarray, " row"], Int[np.ndarray, " value"]]:
-    """Number different rows of codes by first appearance; return each row's number and where each first stands."""
-    key = np.zeros(len(codes[0]), np.int64)
-    for code in codes:
-        key = np.unique(key, return_inverse=True)[1] * (int(code.max(initial=0)) + 2) + code + 1
-    _, start, inverse = np.unique(key, return_index=True, return_inverse=True)
+def dense(codes: Int[np.ndarray, " cell"]) -> tuple[Int[np.ndarray, " cell"], Int[np.ndarray, " value"]]:
+    """Number values in order of first appearance; return each cell's number and where each value first stands."""
+    _, start, inverse = np.unique(codes, return_index=True, return_inverse=True)
     by = np.argsort(start)
     number = np.empty(len(by), np.int64)
     number[by] = np.arange(len(by))
     return number[inverse], start[by]
+
+
+def numbered(*codes: Int[np.ndarray, " row"]) -> tuple[Int[np.ndarray, " row"], Int[np.ndarray, " value"]]:
+    """Do the same for rows of several codes."""
+    key = np.zeros(len(codes[0]), np.int64)
+    for code in codes:
+        key = np.unique(key, return_inverse=True)[1] * (int(code.max(initial=0)) + 2) + code + 1
+    return dense(key)
 
 
 def items(

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from pluralign.artifacts import digest
 from pluralign.errors import InputError
 from pluralign.feedback import read
+from pluralign.feedback.cells import dense, quoted
 from pluralign.feedback.read import Column, File, Rows
 from pluralign.feedback.source import AbstractSource
 from pluralign.types import FORMS, Choices, Feedback, Grades
@@ -158,10 +159,10 @@ class Table(AbstractSource):
         # One code for equal texts of both slots, and one key for equal (prompt, text), slot after slot.
         pool = {text: code for code, text in enumerate(dict.fromkeys([*first.values, *second.values]))}
         texts = np.stack([np.array([pool[text] for text in c.values])[c.codes] for c in (first, second)], 1)
-        prompt, prompt_row = _dense(prompts.codes)
-        item, item_slot = _dense((prompt[:, None].astype(np.int64) * len(pool) + texts).ravel())
+        prompt, prompt_row = dense(prompts.codes)
+        item, item_slot = dense((prompt[:, None].astype(np.int64) * len(pool) + texts).ravel())
         slate = item.reshape(n, 2)
-        annotator, annotator_row = _dense(columns[self.annotator].codes)
+        annotator, annotator_row = dense(columns[self.annotator].codes)
 
         words = prompts.values
         answers = list(pool)
@@ -180,7 +181,7 @@ class Table(AbstractSource):
 
         asked, objectives = np.zeros(n, int), ("overall",)
         if self.objective is not None:
-            asked, asked_row = _dense(columns[self.objective].codes)
+            asked, asked_row = dense(columns[self.objective].codes)
             objectives = tuple(map(str, columns[self.objective].take(asked_row).texts()))
 
         same = slate[:, 0] == slate[:, 1]
@@ -257,7 +258,7 @@ class Table(AbstractSource):
                 wrong = blank[columns[name].codes]
             bad += [(row, name) for row in np.flatnonzero(wrong).tolist()]
         if bad:
-            shown = [f"{at(row)}, column {name!r}: {_value(columns[name].at(row))}" for row, name in sorted(bad)[:5]]
+            shown = [f"{at(row)}, column {name!r}: {quoted(columns[name].at(row))}" for row, name in sorted(bad)[:5]]
             raise InputError(
                 f"{rows.name} has {len(bad)} missing or empty cells. {read.some(shown, len(bad))}. "
                 "A response may be an empty text, but not missing; a prompt, annotator or objective must not be blank. "
@@ -280,7 +281,7 @@ class Table(AbstractSource):
             places = np.flatnonzero(codes < 0)[start].tolist()
             values = [outcome.at(place) for place in places]
             parts = [
-                f"{_value(value)} in {c} row{'s' * (c > 1)}, first at {at(place)}"
+                f"{quoted(value)} in {c} row{'s' * (c > 1)}, first at {at(place)}"
                 for value, place, c in zip(values, places, count.tolist(), strict=True)
             ]
             example = next((v for v in values if v is not None), "A won")
@@ -336,7 +337,7 @@ class Table(AbstractSource):
             row, own = int(differs[0]), int(start[annotator[differs[0]]])
             raise InputError(
                 f"annotator {columns[self.annotator].at(row)!r} has two values of {name!r}: "
-                f"{_value(column.at(own))} ({at(own)}) and {_value(column.at(row))} ({at(row)}). "
+                f"{quoted(column.at(own))} ({at(own)}) and {quoted(column.at(row))} ({at(row)}). "
                 "An attribute describes the annotator, so it cannot change between rows; mend it, or leave it out."
             )
         return [text or "" for text in column.take(start).texts()]
@@ -364,7 +365,7 @@ def _match(rows: Rows, other: Rows, on: str) -> Int[np.ndarray, " row"]:
     if ((count > 1) & (code >= 0)).any():
         twice = int(start[(count > 1) & (code >= 0)][0])
         raise InputError(
-            f"{other.name}: the key {on!r} is {_value(keys.at(twice))} in more than one row, "
+            f"{other.name}: the key {on!r} is {quoted(keys.at(twice))} in more than one row, "
             f"first at {other.unit} {other.place[twice]}; keys of a joined file must be unique."
         )
     row_of = np.full(len(keys.values) + 1, -1)
@@ -375,21 +376,12 @@ def _match(rows: Rows, other: Rows, on: str) -> Int[np.ndarray, " row"]:
     match = row_of[code_of[key.codes]]
     lost = np.flatnonzero(match < 0)
     if len(lost):
-        shown = [f"{rows.unit} {rows.place[row]}: {_value(key.at(row))}" for row in lost[:5].tolist()]
+        shown = [f"{rows.unit} {rows.place[row]}: {quoted(key.at(row))}" for row in lost[:5].tolist()]
         raise InputError(
             f"{rows.name}: {len(lost)} row{'s' * (len(lost) > 1)} with a key {on!r} that {other.name} does not have. "
             f"{read.some(shown, len(lost))}. Is {on!r} the key of both files?"
         )
     return match
-
-
-def _dense(codes: Int[np.ndarray, " cell"]) -> tuple[Int[np.ndarray, " cell"], Int[np.ndarray, " value"]]:
-    """Number values in order of first appearance; return each cell's number and where each value first stands."""
-    _, start, inverse = np.unique(codes, return_index=True, return_inverse=True)
-    order = np.argsort(start)
-    number = np.empty(len(order), np.int64)
-    number[order] = np.arange(len(order))
-    return number[inverse], start[order]
 
 
 def _context(
@@ -422,7 +414,7 @@ def _each(
         except (ValueError, OverflowError) as error:
             rows = np.flatnonzero(column.codes == code)
             many = f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""
-            raise InputError(f"{at(int(rows[0]))}{many}, column {name!r}: {_value(word)} {mend}") from error
+            raise InputError(f"{at(int(rows[0]))}{many}, column {name!r}: {quoted(word)} {mend}") from error
     return meant
 
 
@@ -451,21 +443,17 @@ def _sittings(column: Column) -> Int[np.ndarray, " row"]:
     """Number sittings in order of first appearance, -1 where none is named."""
     named = np.array([bool(word.strip()) for word in column.values] + [False])[column.codes]
     sitting = np.full(len(named), -1)
-    sitting[named] = _dense(column.codes[named])[0]
+    sitting[named] = dense(column.codes[named])[0]
     return sitting
 
 
 def _list(names: tuple[str, ...]) -> str:
-    shown = ", ".join(map(_value, names[:NAMED]))
+    shown = ", ".join(map(quoted, names[:NAMED]))
     return f"{shown}, and {len(names) - NAMED} more" if len(names) > NAMED else shown
 
 
 def _norm(word: str) -> str:
     return word.strip().casefold()
-
-
-def _value(text: str | None) -> str:
-    return "missing" if text is None else repr(text if len(text) <= 40 else f"{text[:37]}...")
 
 
 def _name(file: File) -> str:

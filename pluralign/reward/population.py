@@ -17,7 +17,7 @@ from pluralign.reward.inference import NUTS, AbstractInference, Draws
 from pluralign.reward.judgements import Judgements, Layout
 from pluralign.reward.response import Davidson
 from pluralign.reward.scatter import scattered
-from pluralign.types import Features, Feedback, RewardPosterior
+from pluralign.types import Features, Feedback, FitReport, RewardPosterior
 
 TOLD = 0.015
 """Precision about a weight in a squared difference, about: only how well chains mix depends on it."""
@@ -80,7 +80,6 @@ class AbstractPopulation(ABC):
         judgements = Judgements.read(votes, phi)
         layout = Layout.of(judgements, self.groups(votes))
         sites, report = (inference or NUTS()).infer(partial(self.model, layout), seed)
-        voters = self.voters(sites, votes)
         notes = [f"Priors are per {judgements.unit:.4g} units of feature, the root mean square length of a difference."]
         if not layout.ties:
             notes.append("The feedback holds no tie, so ties are impossible in the model: plain Bradley-Terry.")
@@ -90,8 +89,15 @@ class AbstractPopulation(ABC):
         report = replace(report, notes=(*report.notes, *notes))
         if report.caveats:
             warnings.warn(" ".join(report.caveats), ConvergenceWarning, stacklevel=2)
+        return self.posterior(sites, votes, phi, judgements.unit, report)
+
+    def posterior(
+        self, sites: Draws, votes: Feedback, phi: Features, unit: float, report: FitReport
+    ) -> RewardPosterior:
+        """Return draws of the model's sites as a posterior; `unit` is that of the judgements."""
+        voters = self.voters(sites, votes)
         return RewardPosterior(
-            weights=(voters.weights / judgements.unit).astype(np.float32)[:, :, None],
+            weights=(voters.weights / unit).astype(np.float32)[:, :, None],
             mass=voters.mass,
             voters=voters.names,
             membership=voters.membership,

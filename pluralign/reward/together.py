@@ -77,18 +77,7 @@ def fit_together(
     for r, (v, f, j) in enumerate(zip(votes, phi, judged, strict=True)):
         own = constrain(sites["together"][:, r], jax.tree.map(lambda leaf, r=r: leaf[r], stack.data))
         own = {name: np.asarray(value) for name, value in own.items()}
-        voters = population.voters(own, v)
-        found.append(
-            RewardPosterior(
-                weights=(voters.weights / j.unit).astype(np.float32)[:, :, None],
-                mass=voters.mass,
-                voters=voters.names,
-                membership=voters.membership,
-                rater=population.response.rater(own, len(v.annotators)),
-                features=f.names,
-                fit=report,
-            )
-        )
+        found.append(population.posterior(own, v, f, j.unit, report))
     return found
 
 
