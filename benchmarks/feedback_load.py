@@ -167,6 +167,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as passing:
         folder = arguments.folder or Path(passing)
+        folder.mkdir(parents=True, exist_ok=True)
         columns = f"{'seconds':>8} {'cpu':>6} {'GB':>6}"
         print(f"{'format':8} {'rows':>9} {'file GB':>8} |{columns} |{columns} of pyarrow | ratio, of cpu")
         for name in arguments.formats:
