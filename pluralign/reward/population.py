@@ -3,7 +3,6 @@
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -31,6 +30,18 @@ class Voters:
     mass: Float[np.ndarray, " voter"]
     names: tuple[str, ...]
     membership: Float[np.ndarray, "annotator voter"] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """The numpyro model of one feedback, which still knows what it is made of, for inference that is made for it."""
+
+    population: "AbstractPopulation"
+    layout: Layout
+
+    def __call__(self) -> None:
+        """Write the model."""
+        self.population.model(self.layout)
 
 
 class AbstractPopulation(ABC):
@@ -79,7 +90,7 @@ class AbstractPopulation(ABC):
         """
         judgements = Judgements.read(votes, phi)
         layout = Layout.of(judgements, self.groups(votes))
-        sites, report = (inference or NUTS()).infer(partial(self.model, layout), seed)
+        sites, report = (inference or NUTS()).infer(Target(self, layout), seed)
         notes = [f"Priors are per {judgements.unit:.4g} units of feature, the root mean square length of a difference."]
         if not layout.ties:
             notes.append("The feedback holds no tie, so ties are impossible in the model: plain Bradley-Terry.")
