@@ -6,6 +6,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array
 from scipy.special import stdtrit
 
+from pluralign.feedback.cells import dense, numbered
 from pluralign.types import FORMS, Choices, Feedback
 
 BLOCKS = 50
@@ -56,14 +57,13 @@ class Answers:
 
     def where(self, counts: Bool[np.ndarray, " answer"] | Int[np.ndarray, " answer"]) -> "Answers":
         """Return those answers; units are numbered anew."""
-        unit = np.unique(self.unit[counts], return_inverse=True)[1]
+        unit, _ = dense(self.unit[counts])
         rows = {name: getattr(self, name)[counts] for name in ("annotator", "value", "weight")}
         return replace(self, unit=unit, **rows)
 
     def shared(self) -> "Answers":
         """Return each annotator's first answer (in the order of the data) on each unit that several answered."""
-        key = self.unit * (self.annotator.max(initial=0) + 1) + self.annotator
-        first = np.unique(key, return_index=True)[1]
+        _, first = numbered(self.unit, self.annotator)
         return self.where(first[np.bincount(self.unit[first])[self.unit[first]] > 1])
 
     def counts(self) -> csr_array:
@@ -160,7 +160,7 @@ def _of_choices(feedback: Feedback) -> Iterator[Answers]:
             asked = choices.where((choices.objective == o) & (choices.form == f))
             key, annotator, value, weight = _pairs(asked, items)
             if len(key):
-                unit = np.unique(key, return_inverse=True)[1]
+                unit, _ = dense(key)
                 yield Answers(objective, form, nominal, 3, True, unit, annotator, value, weight)
 
 
@@ -170,7 +170,7 @@ def _of_grades(feedback: Feedback) -> Iterator[Answers]:
         for s, scale in enumerate(feedback.scales):
             asked = g.where((g.objective == o) & (g.scale == s))
             if len(asked):
-                unit = np.unique(asked.item, return_inverse=True)[1]
+                unit, _ = dense(asked.item)
                 distance = ordinal if scale.form == "rating" else nominal
                 rest = (asked.annotator.astype(np.int64), asked.value.astype(np.int64), np.ones(len(asked)))
                 yield Answers(objective, scale.name, distance, len(scale.labels), False, unit, *rest)

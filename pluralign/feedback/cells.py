@@ -6,6 +6,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Int
 
 from pluralign.errors import InputError
@@ -147,18 +148,20 @@ def _seconds(word: str) -> int | None:
 
 def dense(codes: Int[np.ndarray, " cell"]) -> tuple[Int[np.ndarray, " cell"], Int[np.ndarray, " value"]]:
     """Number values in order of first appearance; return each cell's number and where each value first stands."""
-    _, start, inverse = np.unique(codes, return_index=True, return_inverse=True)
-    by = np.argsort(start)
-    number = np.empty(len(by), np.int64)
-    number[by] = np.arange(len(by))
-    return number[inverse], start[by]
+    number = pa.array(codes).dictionary_encode().indices.to_numpy().astype(np.int64)  # hashing is faster than sorting
+    most = np.maximum.accumulate(number)
+    return number, np.flatnonzero(np.diff(most, prepend=-1))
 
 
 def numbered(*codes: Int[np.ndarray, " row"]) -> tuple[Int[np.ndarray, " row"], Int[np.ndarray, " value"]]:
-    """Do the same for rows of several codes."""
-    key = np.zeros(len(codes[0]), np.int64)
+    """Do the same for rows of several codes, none below -1."""
+    key, size = np.zeros(len(codes[0]), np.int64), 1
     for code in codes:
-        key = np.unique(key, return_inverse=True)[1] * (int(code.max(initial=0)) + 2) + code + 1
+        width = int(code.max(initial=0)) + 2
+        if size * width >= 2**63:
+            key, first = dense(key)
+            size = len(first)
+        key, size = key * width + code + 1, size * width
     return dense(key)
 
 
