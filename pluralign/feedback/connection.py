@@ -5,6 +5,7 @@ from jaxtyping import Bool, Int
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from pluralign.feedback.cells import numbered
 from pluralign.types import Choices, Feedback
 
 
@@ -65,8 +66,8 @@ def _connection(feedback: Feedback, prompt: Int[np.ndarray, " item"], objective:
     filled = choices.slate >= 0
     who = np.concatenate([np.broadcast_to(choices.annotator[:, None], filled.shape)[filled], grades.annotator])
     where = np.concatenate([prompt[choices.slate[filled]], prompt[grades.item]])
-    pairs = np.unique(who.astype(np.int64) * (prompt.max(initial=0) + 1) + where)
-    who, where = np.divmod(pairs, prompt.max(initial=0) + 1)
+    _, first = numbered(who, where)
+    who, where = who[first], where[first]
     company = np.bincount(where)[where] > 1
     active = np.unique(who)
     size = people + int(prompt.max(initial=0)) + 1

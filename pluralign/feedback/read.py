@@ -29,7 +29,7 @@ from jaxtyping import Int
 from pluralign.errors import InputError
 
 BATCH = 4_096
-ARROW_BATCH = 65_536
+ARROW_BATCH = 32_768
 SHOWN = 5
 COLUMNS = 10_000
 """A table of judgements has a few dozen columns; one of millions is a mistake, and naming near misses would hang."""
@@ -93,15 +93,7 @@ class Rows:
     names: tuple[str, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class _Distinct:
-    """Cells whose different values are already known, as those of `Column`; a value may be missing."""
-
-    codes: Int[np.ndarray, " row"]
-    values: list[str | None]
-
-
-Cells = list[str | None] | _Distinct
+Cells = list[str | None] | pa.DictionaryArray
 Pieces = Iterator[tuple[Sequence[int], dict[str, Cells]]]
 
 
@@ -399,26 +391,68 @@ def _of_array(name: str, places: Sequence[int], column: str, cells: pa.Array) ->
     try:
         plain = cells.dictionary_decode() if pa.types.is_dictionary(cells.type) else cells
         encoded = plain.dictionary_encode()
-        values = [value if type(value) is str else _text(value) for value in encoded.dictionary.to_pylist()]
+        if not pa.types.is_string(plain.type):
+            values = [_text(value) for value in encoded.dictionary.to_pylist()]
+            again = pa.array(values, pa.string()).dictionary_encode()  # NaN is missing
+            return pa.DictionaryArray.from_arrays(again.indices.take(encoded.indices), again.dictionary)
+        encoded.dictionary.validate(full=True)
     except (pa.ArrowException, TypeError, ValueError):
         return _texts(f"{name}, row", places, column, (cell.as_py() for cell in cells))
-    return _Distinct(encoded.indices.fill_null(-1).to_numpy(), values)
+    return encoded
+
+
+class _Growing:
+    """A column as it grows, each different text held once.
+
+    Texts that Arrow has told apart within a piece are compared with those of other pieces when they are as many as
+    those already known, so that no text is looked at often.
+    """
+
+    def __init__(self) -> None:
+        self._codes: list[np.ndarray] = []
+        self._known: dict[str | None, int] = {None: -1}
+        self._pieces: list[pa.DictionaryArray] = []
+        self._waiting = 0
+
+    def add(self, cells: Cells) -> None:
+        if isinstance(cells, list):
+            self._settle()
+            numbers = (self._known.setdefault(cell, len(self._known) - 1) for cell in cells)
+            self._codes.append(np.fromiter(numbers, np.int32, len(cells)))
+            return
+        self._waiting += len(cells.dictionary)
+        self._pieces.append(cells)
+        if len(self._pieces) > 1 and self._waiting > 2 * len(self._pieces[0].dictionary):
+            self._unify()
+
+    def _unify(self) -> None:
+        self._pieces = [pa.chunked_array(self._pieces).unify_dictionaries().combine_chunks()]
+        self._waiting = len(self._pieces[0].dictionary)
+
+    def _settle(self) -> None:
+        """Give texts that Arrow holds to Python."""
+        if self._pieces:
+            self._unify()
+            (cells,) = self._pieces
+            self._pieces, self._waiting = [], 0
+            own = [self._known.setdefault(text, len(self._known) - 1) for text in cells.dictionary.to_pylist()]
+            self._codes.append(np.array([*own, -1], np.int32)[cells.indices.fill_null(-1).to_numpy()])
+
+    def column(self) -> Column:
+        self._settle()
+        return Column(np.concatenate(self._codes), list(self._known)[1:])
 
 
 def _assemble(name: str, unit: str, pieces: Pieces, names: Iterable[str]) -> Rows:
-    places, codes, known = [np.zeros(0, np.int64)], {}, {}
+    places: list[np.ndarray] = [np.zeros(0, np.int64)]
+    growing: dict[str, _Growing] = {}
     for place, columns in pieces:
         places.append(np.array(place, np.int64))
         for column, cells in columns.items():
-            code = known.setdefault(column, {None: -1})
-            if isinstance(cells, _Distinct):
-                numbers = np.array([code.setdefault(value, len(code) - 1) for value in cells.values] + [-1], np.int32)
-                codes.setdefault(column, []).append(numbers[cells.codes])
-            else:
-                numbers = (code.setdefault(cell, len(code) - 1) for cell in cells)
-                codes.setdefault(column, []).append(np.fromiter(numbers, np.int32, len(cells)))
+            growing.setdefault(column, _Growing()).add(cells)
     names = tuple(names)  # only now: a JSONL file names its columns as it goes
-    columns = {c: Column(np.concatenate(codes[c]), list(known[c])[1:]) for c in codes if c in names}
+    columns = {name: growing.pop(name).column() for name in list(growing) if name in names}
+    pa.default_memory_pool().release_unused()  # Arrow keeps what its batches took
     rows = Rows(name, unit, np.concatenate(places), columns, names)
     for column, cells in columns.items():
         for code, text in enumerate(cells.values):

@@ -1,5 +1,6 @@
 import re
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -148,7 +149,9 @@ class Table(AbstractSource):
         """
         from datasets import Dataset
 
-        rows, columns, at = self._columns()
+        with ThreadPoolExecutor(1) as pool:  # hashing leaves the interpreter free to read
+            hashes = pool.submit(self._hashes)
+            rows, columns, at = self._columns()
         self._check_cells(rows, columns, at)
         winner, strength = self._outcomes(columns, len(rows.place), at)
         strength = strength if self.strength is None else self._strengths(columns[self.strength], at)
@@ -200,7 +203,7 @@ class Table(AbstractSource):
         reason = "a response compared with itself" if self.form == "comparison" else "a correction that changes nothing"
         provenance = {
             "kind": self.kind,
-            "files": self._hashes(),
+            "files": hashes.result(),
             "rows": n,
             "set_aside": {reason: int(same.sum())} if same.any() else {},
             "set_aside_at": {reason: rows.place[same][:20].tolist()} if same.any() else {},

@@ -1,9 +1,11 @@
 import gzip
 import json
 
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from pluralign.errors import InputError
 from pluralign.feedback import read
@@ -29,7 +31,7 @@ def test_places_count_lines_over_batches_blank_lines_and_long_cells(tmp_path, mo
 def test_a_cell_may_be_long(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("a,b\n1," + "x" * 300_000 + "\n")
-    assert len(cells(read.read(path, ["b"]))["b"][0]) == 300_000
+    assert cells(read.read(path, ["b"])) == {"b": ["x" * 300_000]}
 
 
 def test_a_missing_cell_is_not_an_empty_one(tmp_path):
@@ -100,3 +102,25 @@ def test_a_near_name_is_suggested(tmp_path):
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(InputError, match="is a folder"):
         read.read(tmp_path / "folder.csv", ["a"])
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.none() | st.sampled_from(["", "a", "b", "NA", "é", "a" * 50]), min_size=1, max_size=40),
+    st.integers(1, 9),
+    st.sampled_from([pa.string(), pa.large_string(), pa.dictionary(pa.int8(), pa.string())]),
+)
+def test_texts_of_many_batches_are_held_once_in_order_of_appearance(tmp_path, texts, batch, form):
+    path = tmp_path / "t.parquet"
+    parquet.write_table(pa.table({"a": pa.array(texts).cast(form), "n": range(len(texts))}), path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(read, "ARROW_BATCH", batch)
+        rows = read.read(path, ["a", "n"])
+    assert cells(rows) == {"a": texts, "n": [str(n) for n in range(len(texts))]}
+    assert rows.columns["a"].values == list(dict.fromkeys(text for text in texts if text is not None))
+
+
+def test_numbers_that_are_nan_are_missing(tmp_path):
+    path = tmp_path / "t.parquet"
+    parquet.write_table(pa.table({"a": [0.5, float("nan"), None, 0.5]}), path)
+    assert cells(read.read(path, ["a"])) == {"a": ["0.5", None, None, "0.5"]}
