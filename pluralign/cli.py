@@ -58,7 +58,11 @@ class Check:
 
         experiment = load(self.config, overrides)
         console.print(dump(experiment), highlight=False, markup=False)
-        console.print(feedback.describe(experiment.feedback.load()))
+        votes = experiment.feedback.load()
+        console.print(feedback.describe(votes))
+        if experiment.population is not None:
+            population = experiment.population
+            console.print(feedback.coverage(population.weigh(votes), population.margins, used=population.rake))
 
 
 @dataclass(frozen=True)

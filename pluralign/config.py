@@ -19,14 +19,14 @@ from pluralign.artifacts import plain
 from pluralign.choice import CVaR, GapScale, Maximin, Mean, Nash, NoScale, RangeScale, StdScale, Utilitarian
 from pluralign.errors import InputError
 from pluralign.features import Encoder, Lexicon
-from pluralign.feedback import Community, Several
+from pluralign.feedback import Community, Population, Several
 from pluralign.feedback.several import Part
 from pluralign.policy import DPO
 from pluralign.reward import NUTS, SVI, Hierarchical, Pooled
 
 Source = Annotated[Part | Several | Community, Field(discriminator="kind")]
 FeatureMap = Annotated[Encoder | Lexicon, Field(discriminator="kind")]
-Population = Annotated[Pooled | Hierarchical, Field(discriminator="kind")]
+Model = Annotated[Pooled | Hierarchical, Field(discriminator="kind")]
 Inference = Annotated[NUTS | SVI, Field(discriminator="kind")]
 Scale = Annotated[NoScale | StdScale | RangeScale | GapScale, Field(discriminator="kind")]
 Rule = Annotated[Utilitarian | Nash | Maximin, Field(discriminator="kind")]
@@ -67,6 +67,8 @@ class Experiment:
     Args:
         feedback: where the judgements come from.
         features: how a response becomes numbers.
+        population: who should be heard, by its margins; the annotators are compared with it, and count by raked weights
+            if it says `rake: true`.
         reward: what is assumed of the population of annotators.
         inference: how the posterior is computed.
         holdout: share of each annotator's judgements that the posterior does not see and is scored on.
@@ -84,7 +86,8 @@ class Experiment:
 
     feedback: Source
     features: FeatureMap
-    reward: Population = field(default_factory=Hierarchical)
+    population: Population | None = None
+    reward: Model = field(default_factory=Hierarchical)
     inference: Inference = field(default_factory=NUTS)
     holdout: float = 0.2
     scale: Scale = field(default_factory=StdScale)
@@ -104,6 +107,11 @@ class Experiment:
         names = [rule.name for rule in self.rules]
         if len(set(names)) < len(names) or not names:
             raise InputError(f"rules are {names}; name at least one, and each once.")
+        if self.population is not None and self.population.rake and isinstance(self.reward, Pooled):
+            raise InputError(
+                "population says `rake: true`, but a pooled reward has one voter, for whom annotators' weights mean "
+                "nothing; use `reward: {kind: hierarchical}`, or do not rake."
+            )
         for name in self.train:
             if name not in names:
                 raise InputError(f"train names {name!r}, which is not among the rules {names}.{_near(name, names)}")
@@ -149,7 +157,7 @@ def parse(text: str, overrides: Mapping[str, str] | None = None, *, origin: str 
     try:
         return TypeAdapter(Experiment).validate_python(data)
     except ValidationError as error:
-        told = [f"  {_dotted(e['loc'])}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()]
+        told = [f"  {_dotted(e['loc'])}: {_said(e)}" for e in error.errors()]
         raise InputError("\n".join([f"{origin} does not fit:", *told])) from error
 
 
@@ -159,9 +167,33 @@ def dump(experiment: Experiment) -> str:
 
 
 def _dotted(path: Sequence[Any]) -> str:
-    """Return a pydantic location as a path that a user would type: without the tags of unions."""
-    tags = {kind for hint in (Source, FeatureMap, Population, Inference, Scale, Rule, Risk) for kind in _kinds(hint)}
-    return ".".join(str(p) for p in path if p not in tags and p != "DPO") or "config"
+    """Return a pydantic location as a path that a user would type: without the tags of unions, however deep."""
+    hint, words = Experiment, []
+    for part in path[:-1] if path[-1:] == ("[key]",) else path:
+        members = [member for member in _members(hint) if member is not type(None)]
+        if len(members) > 1:
+            hint = _kinds(hint).get(part) or next((m for m in members if str(part).startswith(_bare(m))), Any)
+            continue
+        component = members[0]
+        if not is_dataclass(component):
+            hint = get_args(component)[-1 if get_origin(component) is dict else 0] if get_args(component) else Any
+        elif part in (hints := get_type_hints(component, include_extras=True)):
+            hint = hints[part]
+        else:  # the class's own name
+            continue
+        words.append(str(part))
+    return ".".join(words) or "config"
+
+
+def _bare(hint: Any) -> str:
+    """Return how pydantic's tag of a member of a union begins."""
+    return (get_origin(hint) or hint).__name__
+
+
+def _said(error: Any) -> str:
+    if error["loc"][-1:] == ("[key]",):
+        return f"the name {error['loc'][-2]} is no text; put it in quotes, for YAML reads yes, no and 1990 otherwise."
+    return error["msg"].removeprefix("Value error, ")
 
 
 def _near(word: str, known: Sequence[str]) -> str:

@@ -78,9 +78,11 @@ def run(experiment: Experiment, out: str | Path, console: Console | None = None)
     stages = Stages(folder, console)
     e = experiment
 
-    key = artifacts.digest(__version__, e.feedback, e.feedback.fingerprint())
-    votes = stages.run("feedback", Feedback, key, e.feedback.load)
+    key = artifacts.digest(__version__, e.feedback, e.feedback.fingerprint(), e.population)
+    votes = stages.run("feedback", Feedback, key, lambda: _weighed(e, e.feedback.load()))
     console.print(feedback.describe(votes))
+    if e.population is not None:
+        console.print(feedback.coverage(votes, e.population.margins, used=e.population.rake))
     if e.groups:
         votes.attribute(e.groups)  # a wrong name is told now, not after training
 
@@ -154,6 +156,10 @@ def compare(run_folder: str | Path) -> Table:
         table.add_row(rule.name, *cells)
     table.caption = "\n".join([f"unit: {utilities.scale}", *(f"† {caveat}" for caveat in utilities.caveats)])
     return table
+
+
+def _weighed(e: Experiment, votes: Feedback) -> Feedback:
+    return votes if e.population is None else e.population.weigh(votes)
 
 
 def voter_groups(e: Experiment, posterior: RewardPosterior, votes: Feedback) -> tuple[str, ...]:

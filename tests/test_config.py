@@ -63,6 +63,62 @@ def test_a_wrong_key_names_its_path_and_the_nearest_right_one(overrides, message
         config.parse(TABLE, overrides)
 
 
+COMMUNITY = """
+feedback: {kind: community, styles: {warm: [dear], dry: [exactly]}, groups: [{name: all, size: 3, tastes: {warm: 1}}]}
+features: {kind: lexicon, categories: {warm: [dear]}}
+policy: {kind: dpo, model: {kind: scratch}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "path"),
+    [
+        ("feedback.form", "{kind: ranking, size: many}", r"feedback\.form\.size: "),
+        ("feedback.form", "{kind: ranking, sizze: 3}", r"feedback\.form\.sizze is not a key.*'size'"),
+        ("feedback.form", "{kind: rankin}", r"feedback\.form\.kind is 'rankin'.*'ranking'"),
+        ("feedback.behaviours", "[{kind: flip, share: few}]", r"feedback\.behaviours\.0\.share: "),
+        ("feedback.groups.0.tastes.warm", "much", r"feedback\.groups\.0\.tastes\.warm: "),
+        ("reward.response.lapse", "perhaps", r"reward\.response\.lapse: "),
+        ("policy.steps", "many", r"policy\.steps: "),
+        ("policy.model", "{kind: scratch, width: wide}", r"policy\.model\.width: "),
+        ("feedback.kind", "several", r"feedback\.(styles|groups) is not a key"),
+    ],
+)
+def test_a_path_in_nested_unions_is_one_that_can_be_typed(key, value, path):
+    with pytest.raises(InputError, match=rf"(^|  ){path}"):
+        config.parse(COMMUNITY, {key: value})
+
+
+def test_a_path_through_parts_and_a_choice_of_types():
+    ratings = "{kind: ratings, path: g.csv, prompt: p, response: r, annotator: w, grades: g, scales: {a: [1, x]}}"
+    with pytest.raises(InputError, match=r"  feedback\.parts\.0\.scales\.a\.0: "):
+        config.parse(TABLE, {"feedback": f"{{kind: several, parts: [{ratings}]}}"})
+
+
+@pytest.mark.parametrize(
+    ("population", "message"),
+    [
+        ("{margins: {sex: {f: 0.5, m: 0.6}}}", r"population: margins of 'sex'.*sum to 1, not 1\.1"),
+        ("{margins: {}}", "population: margins name no attribute"),
+        (
+            "{margins: {sex: {no: 0.5, f: 0.5}}}",
+            r"population\.margins\.sex\.0: the name 0 is no text; put it in quotes",
+        ),
+        ("{margins: {sex: {f: half}}}", r"population\.margins\.sex\.f: "),
+        ("{rake: true}", "population lacks margins"),
+        ("{margin: {sex: {f: 1}}}", r"population\.margin is not a key.*'margins'"),
+    ],
+)
+def test_what_is_wrong_with_a_population_is_named(population, message):
+    with pytest.raises(InputError, match=message):
+        config.parse(TABLE, {"population": population})
+
+
+def test_weights_of_annotators_need_annotators_as_voters():
+    with pytest.raises(InputError, match="a pooled reward has one voter"):
+        config.parse(TABLE, {"population": "{margins: {sex: {f: 1.0}}, rake: true}", "reward": "{kind: pooled}"})
+
+
 def test_environment_variables_and_their_defaults(monkeypatch):
     monkeypatch.setenv("PLURALIGN_TEST_FOLDER", "there")
     text = TABLE.replace("votes.csv", "${PLURALIGN_TEST_FOLDER}/${PLURALIGN_UNSET:-votes}.csv")

@@ -116,6 +116,24 @@ def test_groups_must_be_an_attribute(tmp_path):
         again(tmp_path / "run", {"groups": "team"})
 
 
+def test_raked_weights_are_the_mass_of_voters_and_the_report_says_so(finished, tmp_path):
+    """Of 8 friends and 4 critics, who shall count the same, a friend counts 1/16 and a critic 1/8."""
+    told = again(
+        tmp_path / "run",
+        {"population": "{margins: {group: {friends: 0.5, critics: 0.5}}, rake: true}", "train": "[]", "policy": "null"},
+    )
+    assert "Annotators count by raked weights from 0.75 to 1.50" in " ".join(told.split())
+    mass = RewardPosterior.load(tmp_path / "run/posterior").mass
+    np.testing.assert_allclose(mass, [1 / 16] * 8 + [1 / 8] * 4)
+    np.testing.assert_allclose(RewardPosterior.load(finished[0] / "posterior").mass, 1 / 12)
+    numbers = json.loads((tmp_path / "run/report.json").read_text())
+    assert {r["group"]: r["share"] for r in numbers["annotators"]["groups"]} == pytest.approx(
+        {"friends": 0.5, "critics": 0.5}
+    )
+    assert numbers["annotators"]["coverage"]["weights"]["design_effect"] == pytest.approx(12 * 13.5 / 144)
+    assert any("raked to the declared margins of group" in verdict for verdict in numbers["verdicts"])
+
+
 def test_compare_says_what_every_rule_gives_to_whom(finished):
     console = Console(record=True, width=80, file=io.StringIO())
     console.print(pipeline.compare(finished[0]))

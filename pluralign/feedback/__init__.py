@@ -3,7 +3,7 @@
 `Table` reads comparisons from files and data sets, `Rankings` orders over more responses, `Ratings` grades; `Preflib`
 reads elections, `Polis` votes on comments; `Known` names published data sets; `Several` joins sources; `Community`
 simulates annotators whose wants are known. `describe` counts what a reader should know before trusting the data,
-`coverage` compares annotators with a population and `rake` weights them to it, `holdout` keeps some judgements for
+`coverage` compares annotators with a `Population` and `rake` weights them to it, `holdout` keeps some judgements for
 evaluation, as do `ByJudgement`, `ByAnnotator`, `ByPrompt` and `ByTime`, without leakage.
 """
 
@@ -11,7 +11,7 @@ from pluralign.feedback.assignment import Active, Independent, Overlapping
 from pluralign.feedback.behaviour import AlwaysFirst, AtRandom, Collude, Fatigue, Flip, Position, Temperature, Trigger
 from pluralign.feedback.build import Builder, concatenate
 from pluralign.feedback.community import Community, Group
-from pluralign.feedback.coverage import coverage, rake
+from pluralign.feedback.coverage import Population, coverage, rake
 from pluralign.feedback.known import Known
 from pluralign.feedback.polis import Polis
 from pluralign.feedback.preflib import Preflib
@@ -46,6 +46,7 @@ __all__ = [
     "Known",
     "Overlapping",
     "Polis",
+    "Population",
     "Position",
     "Preflib",
     "Ranking",

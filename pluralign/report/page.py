@@ -22,6 +22,7 @@ TITLES = {
     "policies": "Trained policies",
     "reproduce": "To reproduce this",
 }
+COUNTED = (("annotators", "share"), ("judgements", "judged"))
 Row = dict[str, Any]
 
 
@@ -65,6 +66,25 @@ def _group_rows(rows: list[Row]) -> list[list[str]]:
     spread = ("fewest", "median", "most")
     return [
         [r["group"], number(r["annotators"], 0), percent(r["share"]), *(number(r[k]) for k in ("judgements", *spread))]
+        for r in rows
+    ]
+
+
+def _demographic_rows(rows: list[Row]) -> list[list[str]]:
+    return [
+        [r["attribute"], r["category"] or "(missing)", *(f"{r[n]:,} ({percent(r[s])})" for n, s in COUNTED)]
+        for r in rows
+    ]
+
+
+def _coverage_rows(rows: list[Row]) -> list[list[str]]:
+    return [
+        [
+            r["attribute"],
+            r["category"] or "(missing)",
+            "not declared" if r["population"] is None else f"{100 * r['population']:.1f} %",
+            *(f"{r[n]:,} ({100 * r[s]:.1f} %)" for n, s in COUNTED),
+        ]
         for r in rows
     ]
 
@@ -207,8 +227,6 @@ def _facts(s: Row) -> list[list[str]]:
         "judgements": f"{s['judgements']:,}, {share(s['tie_share'])} ties; {counts(s['by_form'])}",
         **({"judgements by objective": counts(s["by_objective"])} if len(s["by_objective"]) > 1 else {}),
         "annotators": f"{s['annotators']:,}{' (simulated)' if s['simulated'] else ''}",
-        **{f"annotators by {name}": counts(values) for name, values in s["groups"].items()},
-        **{f"judgements by {name}": counts(values) for name, values in s["by_group"].items()},
         "judgements per annotator": f"{low:,} to {high:,}, median {middle:,g}; {s['single']:,} judged only once",
         "judgements by the busiest tenth": share(s["busiest_share"]),
         "prompts; responses": f"{s['prompts']:,}; {s['items']:,} ({s['empty_responses']:,} empty)",
@@ -236,6 +254,8 @@ FILTERS = {
     "facts": _facts,
     "tied": _tied,
     "group_rows": _group_rows,
+    "demographic_rows": _demographic_rows,
+    "coverage_rows": _coverage_rows,
     "site_rows": _site_rows,
     "score_rows": _score_rows,
     "weight_rows": _weight_rows,

@@ -6,12 +6,12 @@ import numpy as np
 
 from pluralign import __version__
 from pluralign.artifacts import plain
-from pluralign.feedback import describe
+from pluralign.feedback import Population, coverage, describe
 from pluralign.report import inference, welfare
-from pluralign.report.groups import default_attribute, group
+from pluralign.report.groups import MOST, default_attribute, group
 from pluralign.report.run import Run
 from pluralign.report.verdicts import verdicts
-from pluralign.types import Evaluation
+from pluralign.types import Evaluation, Feedback
 
 INTERVALS = "Intervals are equal-tailed 90 % intervals (5 % and 95 % quantiles) around posterior means."
 
@@ -90,7 +90,39 @@ def _annotators(run: Run, attribute: str | None) -> dict[str, Any] | None:
         }
         for name, member, share in zip(groups.names, groups.member, groups.share, strict=True)
     ]
-    return {"summary": plain(describe(run.feedback)), "groups": rows}
+    population = Population.of(run.feedback)
+    return {
+        "summary": plain(describe(run.feedback)),
+        "groups": rows,
+        **_demographics(run.feedback, judged),
+        "coverage": plain(coverage(run.feedback, population.margins, used=population.rake)) if population else None,
+    }
+
+
+def _demographics(feedback: Feedback, judged: np.ndarray) -> dict[str, Any]:
+    """Return annotators and judgements by category of each attribute; of attributes with many, only how many."""
+    rows, many = [], {}
+    for name in feedback.annotators.column_names:
+        if name in ("id", "weight"):
+            continue
+        values = np.array(feedback.attribute(name), dtype=object)
+        names = sorted(set(values.tolist()))
+        if len(names) > MOST:
+            many[name] = len(names)
+            continue
+        for category in names:
+            member = values == category
+            rows.append(
+                {
+                    "attribute": name,
+                    "category": category,
+                    "annotators": int(member.sum()),
+                    "share": float(member.mean()),
+                    "judgements": int(judged[member].sum()),
+                    "judged": float(judged[member].sum() / max(judged.sum(), 1)),
+                }
+            )
+    return {"demographics": rows, "many_categories": many}
 
 
 def _policies(run: Run, evaluation: Evaluation) -> dict[str, Any]:

@@ -11,7 +11,13 @@ Tables = dict[str, Any]
 
 def verdicts(tables: Tables) -> list[str]:
     """Return the verdicts, the most important first."""
-    return [*_trust(tables), *_rules(tables["rules"]), *_agreement(tables["agreement"]), *_policies(tables["policies"])]
+    return [
+        *_trust(tables),
+        *_counted(tables["annotators"]),
+        *_rules(tables["rules"]),
+        *_agreement(tables["agreement"]),
+        *_policies(tables["policies"]),
+    ]
 
 
 def _trust(tables: Tables) -> Iterator[str]:
@@ -34,6 +40,25 @@ def _trust(tables: Tables) -> Iterator[str]:
             f"On {judged} the {mine['model']} has log loss {number(mine['log_loss'], 3)} ± {number(mine['stderr'], 3)} "
             f"nats (clustered s.e.), against {beside}."
         )
+
+
+def _counted(annotators: Tables | None) -> Iterator[str]:
+    """Say by what weights annotators count, where a population was declared."""
+    coverage = annotators["coverage"] if annotators else None
+    if coverage is None:
+        return
+    names, weights = listed(dict.fromkeys(row["attribute"] for row in coverage["categories"])), coverage["weights"]
+    if weights is None:
+        yield f"Annotators do not count by the declared population: no weights give them its margins of {names}."
+        return
+    numbers = (
+        f"raked to the declared margins of {names} ({number(weights['lowest'], 2)} to {number(weights['highest'], 2)} "
+        f"times the mean, design effect {number(weights['design_effect'], 2)})"
+    )
+    if coverage["used"]:
+        yield f"Annotators count by weights {numbers}."
+    else:
+        yield f"Annotators do not count by the declared population; weights {numbers} are not used."
 
 
 def _rules(rules: Tables) -> Iterator[str]:

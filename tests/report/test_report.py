@@ -14,6 +14,7 @@ from rich.console import Console
 
 from pluralign import artifacts, report
 from pluralign.errors import InputError
+from pluralign.feedback import Population
 from pluralign.report import figures
 from pluralign.report.words import decimals, interval, number, percent
 from pluralign.types import Choice, Evaluation, Feedback, Policy, RewardPosterior, Utilities
@@ -282,13 +283,47 @@ def test_the_first_section_tells_what_feedback_holds(demo):
     assert s["by_form"] == {"comparison": total} and total == s["judgements"]
     for part in (
         f"comparison {total:,}",
-        "judgements by group",
+        "Annotators and judgements by attribute",
         f"{s['alphas'][0]['alpha']:.2f}",
         "items never judged",
         "worth a second look",
         "personal data",
     ):
         assert part in text, part
+
+
+def test_attributes_are_counted(demo):
+    written, found = read(demo)
+    table = written.tables["annotators"]
+    votes = artifacts.load(demo / "feedback", Feedback)
+    for row in table["demographics"]:
+        of = [a for a, value in enumerate(votes.attribute(row["attribute"])) if value == row["category"]]
+        judged = sum(who in of for who in votes.choices.annotator.tolist())
+        assert (row["annotators"], row["judgements"]) == (len(of), judged)
+        assert f"{len(of)} ({percent(len(of) / 48)}){judged:,} ({percent(row['judged'])})" in found.text["annotators"]
+    assert {(r["attribute"], r["category"]) for r in table["demographics"]} >= {
+        ("careless", "True"),
+        ("group", "facts"),
+    }
+    assert (table["many_categories"], table["coverage"]) == ({}, None)
+
+
+@pytest.mark.parametrize("raked", [False, True])
+def test_a_declared_population_stands_beside_the_annotators(demo, tmp_path, raked):
+    run = shutil.copytree(demo, tmp_path / "run")
+    votes = artifacts.load(run / "feedback", Feedback)
+    names = Dataset.from_dict({**votes.annotators.to_dict(), "town": [f"town {a}" for a in range(48)]})
+    population = Population({"group": {"brevity": 0.4, "warmth": 0.4, "facts": 0.2}}, rake=raked)
+    artifacts.save(population.weigh(replace(votes, annotators=names)), run / "feedback")
+    written, found = read(run)
+    text, table = found.text["annotators"], written.tables["annotators"]
+    assert "groupbrevity40.0 %28 (58.3 %)840 (58.3 %)" in text
+    assert "The attribute “town” has 48 values" in text
+    shares = {row["group"]: row["share"] for row in table["groups"]}
+    assert (shares == pytest.approx({"brevity": 0.4, "warmth": 0.4, "facts": 0.2})) == raked
+    assert ("Annotators count by raked weights" in text) == raked
+    verdict = "Annotators count by weights raked" if raked else "Annotators do not count by the declared population"
+    assert verdict in found.text["headline"]
 
 
 def test_texts_are_escaped_wherever_they_come_from(demo, tmp_path):
