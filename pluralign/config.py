@@ -23,6 +23,7 @@ from pluralign.feedback import Community, Population, Several
 from pluralign.feedback.several import Part
 from pluralign.policy import DPO
 from pluralign.reward import NUTS, SVI, Hierarchical, Pooled
+from pluralign.types import Feedback
 
 Source = Annotated[Part | Several | Community, Field(discriminator="kind")]
 FeatureMap = Annotated[Encoder | Lexicon, Field(discriminator="kind")]
@@ -107,10 +108,10 @@ class Experiment:
         names = [rule.name for rule in self.rules]
         if len(set(names)) < len(names) or not names:
             raise InputError(f"rules are {names}; name at least one, and each once.")
-        if self.population is not None and self.population.rake and isinstance(self.reward, Pooled):
+        if self.population is not None and self.population.rake and self.reward.kind in ("pooled", "mixture"):
             raise InputError(
-                "population says `rake: true`, but a pooled reward has one voter, for whom annotators' weights mean "
-                "nothing; use `reward: {kind: hierarchical}`, or do not rake."
+                f"population says `rake: true`, but voters of a {self.reward.kind} reward are no annotators, so that "
+                "annotators' weights mean nothing; use `reward: {kind: hierarchical}`, or do not rake."
             )
         for name in self.train:
             if name not in names:
@@ -119,6 +120,10 @@ class Experiment:
             raise InputError(
                 f"train names {list(self.train)} but there is no policy; add `policy: {{kind: dpo, ...}}`."
             )
+
+    def weighed(self, votes: Feedback) -> Feedback:
+        """Return judgements whose annotators count as the declared population says, if there is one."""
+        return votes if self.population is None else self.population.weigh(votes)
 
 
 def load(path: str | Path, overrides: Mapping[str, str] | None = None) -> Experiment:

@@ -79,7 +79,7 @@ def run(experiment: Experiment, out: str | Path, console: Console | None = None)
     e = experiment
 
     key = artifacts.digest(__version__, e.feedback, e.feedback.fingerprint(), e.population)
-    votes = stages.run("feedback", Feedback, key, lambda: _weighed(e, e.feedback.load()))
+    votes = stages.run("feedback", Feedback, key, lambda: e.weighed(e.feedback.load()))
     console.print(feedback.describe(votes))
     if e.population is not None:
         console.print(feedback.coverage(votes, e.population.margins, used=e.population.rake))
@@ -156,10 +156,6 @@ def compare(run_folder: str | Path) -> Table:
         table.add_row(rule.name, *cells)
     table.caption = "\n".join([f"unit: {utilities.scale}", *(f"† {caveat}" for caveat in utilities.caveats)])
     return table
-
-
-def _weighed(e: Experiment, votes: Feedback) -> Feedback:
-    return votes if e.population is None else e.population.weigh(votes)
 
 
 def voter_groups(e: Experiment, posterior: RewardPosterior, votes: Feedback) -> tuple[str, ...]:

@@ -12,15 +12,18 @@ from rich.text import Text
 from scipy.stats import binomtest
 
 from pluralign import choice
+from pluralign.choice.scale import rescale
 from pluralign.config import Experiment
 from pluralign.errors import InputError
 from pluralign.feedback import Community
 from pluralign.reward.inference import NUTS, AbstractInference
 from pluralign.reward.together import fit_together
-from pluralign.types import Features, Feedback, RewardPosterior
+from pluralign.types import Features, Feedback, RewardPosterior, Utilities
 
 ENOUGH = 0.8
 """Power that is usually asked for."""
+EQUAL = 1e-9
+"""Gains that differ by no more than rounding are the same."""
 QUICK = NUTS(draws=150, warmup=150, max_tree_depth=7)
 
 
@@ -61,45 +64,50 @@ class Claim:
     def __str__(self) -> str:
         return f"{self.more[0]} under {self.more[1]} gain more than {self.less[0]} under {self.less[1]}"
 
-    def probability(
+    def margin(
         self,
         gain: dict[str, Float[np.ndarray, "draw voter"]],
         mass: Float[np.ndarray, " voter"],
         member: dict[str, Bool[np.ndarray, " voter"]],
-    ) -> float:
-        """Return the posterior probability; `gain` is per rule, `member` per group."""
+    ) -> Float[np.ndarray, " draw"]:
+        """Return by how much more is gained than less; `gain` is per rule, `member` per group."""
         more, less = (
             gain[rule] @ (mass * member[group]) / mass[member[group]].sum() for group, rule in (self.more, self.less)
         )
-        return float((more > less).mean())
+        return more - less
 
 
 @dataclass(frozen=True)
 class Point:
-    """Power at one point of the grid.
+    """What was found at one point of the grid.
 
     Attributes:
         annotators: in the whole community.
         judgements: by each of them.
-        stated: in how many simulated communities the claim was stated.
-        repeats: how many were simulated.
+        repeats: how many communities were simulated.
+        true: in how many of them the claim was true: by what its annotators really want, of the very lotteries that
+            the rules chose.
+        stated: in how many of those it was stated.
+        wrong: in how many of the others it was stated.
     """
 
     annotators: int
     judgements: int
-    stated: int
     repeats: int
+    true: int
+    stated: int
+    wrong: int
 
     @property
-    def power(self) -> float:
-        """Share of communities in which the claim was stated."""
-        return self.stated / self.repeats
+    def power(self) -> float | None:
+        """Share of the communities of which the claim is true in which it was stated; None if there is none."""
+        return self.stated / self.true if self.true else None
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of the power (Wilson 1927)."""
-        ends = binomtest(self.stated, self.repeats).proportion_ci(method="wilson")
-        return float(ends.low), float(ends.high)
+        """95 % interval of the power (Wilson 1927); all of 0 to 1 if the claim was never true."""
+        ends = binomtest(self.stated, self.true).proportion_ci(method="wilson") if self.true else None
+        return (float(ends.low), float(ends.high)) if ends else (0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -122,30 +130,32 @@ class Power:
     @property
     def enough(self) -> Point | None:
         """The point with fewest judgements in all, then fewest annotators, whose power is at least 0.8; or none."""
-        reached = [p for p in self.points if p.power >= ENOUGH]
+        reached = [p for p in self.points if p.power is not None and p.power >= ENOUGH]
         return min(reached, key=lambda p: (p.annotators * p.judgements, p.annotators), default=None)
 
     def __rich__(self) -> Group:
         table = Table(box=None)
-        for name in ("annotators", "judgements each", "in all", "power", "95 % interval"):
+        for name in ("annotators", "judgements each", "in all", "true", "power", "95 % interval", "stated if false"):
             table.add_column(name, justify="right")
         best = self.enough
         for p in self.points:
-            ends = "{:.2f} to {:.2f}".format(*p.interval)
-            cells = (p.annotators, p.judgements, p.annotators * p.judgements, f"{p.power:.2f}", ends)
+            power = "n/a" if p.power is None else f"{p.power:.2f}"
+            ends = "{:.2f} to {:.2f}".format(*p.interval) if p.true else ""
+            wrong = f"{p.wrong} of {p.repeats - p.true}" if p.true < p.repeats else ""
+            true = f"{p.true} of {p.repeats}"
+            cells = (p.annotators, p.judgements, p.annotators * p.judgements, true, power, ends, wrong)
             table.add_row(*map(str, cells), style="bold" if p == best else None)
         found = f"{best.annotators} annotators with {best.judgements} each" if best else "none of these; try more"
-        return Group(
-            Text(f"How often it is said that {self.claim}", style="bold"),
-            table,
-            Text(f"Fewest judgements with power {ENOUGH}: {found}."),
-            Text(f"It is said if its posterior probability exceeds {1 - self.alpha:g}."),
-            *(
-                [Text(f"† {len(self.caveats)} caveats of the fits; the first: {self.caveats[0]}")]
-                if self.caveats
-                else []
-            ),
-        )
+        notes = [
+            f"Fewest judgements with power {ENOUGH}: {found}.",
+            f"It is said if its posterior probability exceeds {1 - self.alpha:g}; power is how often it is said "
+            "where it is true.",
+        ]
+        if any(2 * p.true < p.repeats for p in self.points):
+            notes.append("At some points it is false of most communities: more judgements will not make it true.")
+        if self.caveats:
+            notes.append(f"† {len(self.caveats)} caveats of the fits; the first: {self.caveats[0]}")
+        return Group(Text(f"How often it is said that {self.claim}", style="bold"), table, *map(Text, notes))
 
 
 def analyse(
@@ -170,7 +180,7 @@ def analyse(
         claim: what is to be stated.
         annotators: sizes of the whole community.
         judgements: by each annotator.
-        repeats: communities per point; with 20 a power of 0.8 is known to about 0.2.
+        repeats: communities per point; if the claim is true of 20, a power of 0.8 is known to about 0.2.
         alpha: the claim is stated if its posterior probability exceeds 1 - alpha, above 0 and below 1.
         inference: all communities of a point are fitted together, see `fit_together`.
         seed: of communities and fits.
@@ -198,29 +208,42 @@ def analyse(
         for a, j in grid:
             seeds = np.random.SeedSequence([seed, a, j]).generate_state(repeats)
             plan = replace(source, groups=_resized(source, a), judgements=j)
-            votes = [replace(plan, seed=int(s)).load() for s in seeds]
+            votes = [e.weighed(replace(plan, seed=int(s)).load()) for s in seeds]
             phi = [e.features.encode(v) for v in votes]
             posteriors = fit_together(e.reward, votes, phi, inference=inference, seed=seed)
-            stated = sum(_probability(e, claim, *each) > 1 - alpha for each in zip(votes, phi, posteriors, strict=True))
-            points.append(Point(a, j, stated, repeats))
+            each = [_found(e, source, claim, *parts) for parts in zip(votes, phi, posteriors, strict=True)]
+            stated, true = np.array([p > 1 - alpha for p, _ in each]), np.array([true for _, true in each])
+            counts = [int(which.sum()) for which in (true, stated & true, stated & ~true)]
+            points.append(Point(a, j, repeats, *counts))
             caveats += [f"{a} annotators, {j} judgements each: {caveat}" for caveat in posteriors[0].fit.caveats]
             progress.advance(task)
             progress.refresh()
     return Power(str(claim), alpha, tuple(points), tuple(caveats))
 
 
-def _probability(e: Experiment, claim: Claim, votes: Feedback, phi: Features, posterior: RewardPosterior) -> float:
+def _found(
+    e: Experiment, source: Community, claim: Claim, votes: Feedback, phi: Features, posterior: RewardPosterior
+) -> tuple[float, bool]:
+    """Return the posterior probability of the claim, and whether it is true."""
     if posterior.membership is not None:
         raise InputError(f"reward has the kind {e.reward.kind!r}, whose voters are no annotators and have no groups.")
     utilities = choice.utilities(posterior, phi, scale=e.scale, draws=e.draws)
-    before = utilities.expected(utilities.reference)
-    gain = {
-        rule.name: utilities.expected(rule.choose(utilities, risk=e.risk, beta=e.beta).lottery) - before
+    item = np.maximum(utilities.item, 0)
+    wants = np.where(utilities.reference > 0, source.utility(votes)[:, item], 0.0)
+    truth = rescale(Utilities(wants[None], utilities.mass, utilities.reference, utilities.item), e.scale)
+    lotteries = {
+        rule.name: rule.choose(utilities, risk=e.risk, beta=e.beta).lottery
         for rule in e.rules
         if rule.name in (claim.more[1], claim.less[1])
     }
     groups = np.array(votes.attribute("group"))
-    return claim.probability(gain, utilities.mass, {str(g): groups == g for g in np.unique(groups)})
+    member = {str(g): groups == g for g in np.unique(groups)}
+
+    def margin(u: Utilities) -> Float[np.ndarray, " draw"]:
+        before = u.expected(u.reference)
+        return claim.margin({r: u.expected(p) - before for r, p in lotteries.items()}, u.mass, member)
+
+    return float((margin(utilities) > 0).mean()), bool(margin(truth)[0] > EQUAL)
 
 
 def _resized(source: Community, total: int) -> tuple:

@@ -115,7 +115,7 @@ def test_what_is_wrong_with_a_population_is_named(population, message):
 
 
 def test_weights_of_annotators_need_annotators_as_voters():
-    with pytest.raises(InputError, match="a pooled reward has one voter"):
+    with pytest.raises(InputError, match="voters of a pooled reward are no annotators"):
         config.parse(TABLE, {"population": "{margins: {sex: {f: 1.0}}, rake: true}", "reward": "{kind: pooled}"})
 
 

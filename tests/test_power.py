@@ -11,6 +11,7 @@ from scipy.stats import binom
 from pluralign import choice, cli, config, features, feedback, power, reward
 from pluralign.errors import InputError
 from pluralign.reward.together import fit_together
+from pluralign.types import FitReport, RewardPosterior
 
 STYLES = {"warmth": ("dear", "lovely"), "detail": ("exactly", "because")}
 PLAIN = reward.Davidson(lapse=False, tie_spread=False, position=False)
@@ -27,12 +28,14 @@ UNEQUAL = power.Claim(("few", "maximin"), ("few", "utilitarian"))
 QUICK = reward.NUTS(draws=60, warmup=100, max_tree_depth=6)
 
 
-def stated(experiment: config.Experiment, claim: power.Claim, judgements: tuple[int, ...], repeats: int) -> list[int]:
+def found(
+    experiment: config.Experiment, claim: power.Claim, judgements: tuple[int, ...], repeats: int
+) -> tuple[power.Point, ...]:
     found = power.analyse(
         experiment, claim, annotators=(8,), judgements=judgements, repeats=repeats, inference=QUICK, seed=1
     )
     assert [(p.annotators, p.judgements, p.repeats) for p in found.points] == [(8, j, repeats) for j in judgements]
-    return [p.stated for p in found.points]
+    return found.points
 
 
 def at_most_alpha(stated: int, repeats: int) -> bool:
@@ -41,19 +44,25 @@ def at_most_alpha(stated: int, repeats: int) -> bool:
 
 @pytest.mark.slow
 def test_power_grows_with_judgements():
-    little, much = stated(EXPERIMENT, UNEQUAL, (2, 40), 16)
-    assert little <= 8
-    assert much >= 13  # 16 in the long run: the rules truly differ for the few
-    assert not at_most_alpha(much, 16)
+    little, much = found(EXPERIMENT, UNEQUAL, (2, 40), 16)
+    assert little.stated + little.wrong <= 8
+    assert much.true == 16  # the rules truly differ for the few
+    assert much.stated >= 13
+    assert not at_most_alpha(much.stated, 16)
 
 
 @pytest.mark.slow
 def test_equal_groups_are_told_apart_at_most_as_often_as_alpha():
-    """A hierarchical posterior draws groups together, so it may stay below alpha, but not rise above."""
+    """A hierarchical posterior draws groups together, so it may stay below alpha, but not rise above.
+
+    Of groups that are exactly alike, the claim is never true.
+    """
     equal = tuple(replace(g, size=4, tastes={"warmth": 1.0}) for g in GROUPS)
     same = replace(EXPERIMENT, feedback=replace(COMMUNITY, groups=equal))
     claim = power.Claim(("many", "utilitarian"), ("few", "utilitarian"))
-    assert at_most_alpha(stated(same, claim, (30,), 40)[0], 40)
+    (point,) = found(same, claim, (30,), 40)
+    assert (point.true, point.stated, point.power) == (0, 0, None)
+    assert at_most_alpha(point.wrong, 40)
 
 
 @pytest.mark.slow
@@ -81,25 +90,67 @@ def test_feedbacks_of_different_shape_are_not_fitted_together():
         fit_together(EXPERIMENT.reward, votes, phi, inference=reward.SVI(rank=2))
 
 
-def test_the_probability_of_a_claim():
+def test_the_margin_of_a_claim():
     """By hand: a's gain is (1 * 2 + 3 * 1) / 3 = 5/3 in the first draw and 1 in the second; b's is 1 and 2."""
     gain = {"r": np.array([[2.0, 1.0, 1.0], [1.0, 1.0, 2.0]]), "s": np.array([[0.0, 0.0, 9.0], [1.5, 1.5, 9.0]])}
     mass = np.array([0.2, 0.1, 0.7])
     member = {"a": np.array([True, True, False]), "b": np.array([False, False, True])}
-    for more, less, p in ((("a", "r"), ("b", "r"), 0.5), (("b", "s"), ("a", "r"), 1.0), (("a", "s"), ("a", "r"), 0.5)):
-        assert power.Claim(more, less).probability(gain, mass, member) == p
-        assert power.Claim(less, more).probability(gain, mass, member) == 1 - p
-    uneven = {"r": np.array([[3.0, 0.0, 1.5]]), "s": gain["s"][:1]}
-    assert power.Claim(("a", "r"), ("b", "r")).probability(uneven, mass, member) == 1.0  # 2 > 1.5; unweighted 1.5
+    for more, less, margin in (
+        (("a", "r"), ("b", "r"), (2 / 3, -1)),
+        (("b", "s"), ("a", "r"), (22 / 3, 8)),
+        (("a", "s"), ("a", "r"), (-5 / 3, 1 / 2)),
+    ):
+        np.testing.assert_allclose(power.Claim(more, less).margin(gain, mass, member), margin)
+        np.testing.assert_allclose(power.Claim(less, more).margin(gain, mass, member), np.negative(margin))
+
+
+@pytest.mark.parametrize("item_spread", [0.0, 2.0])
+def test_whether_a_claim_is_true_is_found_by_hand(item_spread):
+    """Where the posterior is wrong about everyone, what is true still comes from what the annotators want."""
+    groups = tuple(replace(g, item_spread=item_spread) for g in GROUPS)
+    source = replace(COMMUNITY, groups=groups, prompts=4)
+    votes, e = source.load(), replace(EXPERIMENT, feedback=source, scale=choice.NoScale())
+    phi = features.Lexicon(STYLES).encode(votes)
+    weights = -np.where(np.array(votes.attribute("group"))[:, None] == "many", [1.5, 0], [0, 1.5])
+    fit = FitReport("made up", 1, 1, 0, {}, {}, {}, 0)
+    voters = tuple(votes.annotators["id"])
+    posterior = RewardPosterior(weights[None, :, None], np.full(8, 1 / 8), voters, None, {}, phi.names, fit)
+    claim = power.Claim(("many", "utilitarian"), ("few", "utilitarian"))
+    probability, true = power._found(e, source, claim, votes, phi, posterior)
+    lottery = e.rules[0].choose(choice.utilities(posterior, phi, scale=e.scale), risk=e.risk, beta=e.beta).lottery
+    gain = {"many": [], "few": []}
+    for a, group in enumerate(votes.attribute("group")):
+        total = 0.0
+        for i, row in enumerate(votes.items):
+            words = row["response"].split()
+            u = sum(
+                w * sum(x in STYLES[s] for x in words) for s, w in {g.name: g for g in GROUPS}[group].tastes.items()
+            )
+            u = votes.provenance["utility"][a][i] if item_spread else u
+            total += (lottery[i // 4, i % 4] - 1 / 4) * u / 4
+        gain[group].append(total)
+    margin = np.mean(gain["many"]) - np.mean(gain["few"])
+    assert abs(margin) > 0.1
+    assert true == (margin > 0)
+    if not item_spread:
+        assert probability != true  # the posterior has it the wrong way round
 
 
 def test_the_interval_is_that_of_wilson():
     """From his formula: (p + z^2 / 2n -+ z sqrt(p q / n + z^2 / 4 n^2)) / (1 + z^2 / n), p = 0.8, n = 10, z = 1.96."""
-    assert power.Point(8, 10, stated=8, repeats=10).interval == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    point = power.Point(8, 10, repeats=12, true=10, stated=8, wrong=1)
+    assert point.interval == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    never = replace(point, true=0, stated=0)
+    assert (never.power, never.interval) == (None, (0.0, 1.0))
 
 
 def test_the_table_names_the_fewest_judgements_and_fits_80_columns():
-    grid = (power.Point(10, 40, 20, 20), power.Point(20, 10, 16, 20), power.Point(40, 5, 15, 20))
+    grid = (
+        power.Point(10, 40, 20, true=20, stated=20, wrong=0),
+        power.Point(20, 10, 20, true=10, stated=8, wrong=2),  # 16 of 20, if what is false counted
+        power.Point(40, 5, 20, true=20, stated=15, wrong=0),
+        power.Point(5, 5, 20, true=0, stated=0, wrong=3),
+    )
     found = power.Power("a longer claim about guardians under maximin and utilitarian", 0.05, grid, ("is loose", "b"))
     assert found.enough == grid[1]
     console = Console(width=80, record=True, file=io.StringIO())
@@ -107,6 +158,8 @@ def test_the_table_names_the_fewest_judgements_and_fits_80_columns():
     text = console.export_text()
     assert "20 annotators with 10 each" in text
     assert "† 2 caveats of the fits; the first: is loose" in text
+    assert "10 of 20" in text and "2 of 10" in text and "n/a" in text
+    assert "false of most communities" in text
     assert max(map(len, text.splitlines())) <= 80
     assert power.Power("x", 0.05, grid[2:]).enough is None
 

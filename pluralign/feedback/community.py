@@ -232,6 +232,16 @@ class Community(AbstractSource):
             scales=(self.form.scale,) if isinstance(self.form, AbstractGrading) else (),
         )
 
+    def utility(self, votes: Feedback) -> Float[np.ndarray, "annotator item"]:
+        """Return what every annotator of this community truly wants: its utility of every item, in logits.
+
+        Args:
+            votes: what `load` returned.
+        """
+        if votes.truth is None:
+            return np.asarray(votes.provenance["utility"])
+        return votes.truth.weights @ self._counts(list(votes.items["response"])).T
+
     def _child(self, *key: int) -> np.random.Generator:
         """Return a generator of its own, so that an ability that is used moves no other random number."""
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
