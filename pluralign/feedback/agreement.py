@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array
 from scipy.special import stdtrit
 
-from pluralign.feedback.cells import dense, numbered
+from pluralign.feedback.cells import sorted_codes
 from pluralign.types import FORMS, Choices, Feedback
 
 BLOCKS = 50
@@ -57,13 +57,13 @@ class Answers:
 
     def where(self, counts: Bool[np.ndarray, " answer"] | Int[np.ndarray, " answer"]) -> "Answers":
         """Return those answers; units are numbered anew."""
-        unit, _ = dense(self.unit[counts])
+        unit, _ = sorted_codes(self.unit[counts])
         rows = {name: getattr(self, name)[counts] for name in ("annotator", "value", "weight")}
         return replace(self, unit=unit, **rows)
 
     def shared(self) -> "Answers":
         """Return each annotator's first answer (in the order of the data) on each unit that several answered."""
-        _, first = numbered(self.unit, self.annotator)
+        _, first = sorted_codes(self.unit, self.annotator)
         return self.where(first[np.bincount(self.unit[first])[self.unit[first]] > 1])
 
     def counts(self) -> csr_array:
@@ -112,7 +112,7 @@ def agreement(given: Answers) -> Agreement:
     The interval is the jackknife over annotators, or over 50 random sets of annotators where there are more.
     """
     given = given.shared()
-    who = np.unique(given.annotator)
+    who = np.flatnonzero(np.bincount(given.annotator))
     facts = (given.objective, given.form, given.distance.__name__, int(given.unit.max(initial=-1)) + 1, len(who))
     counts = given.counts()
     whole = _coincidences(counts)
@@ -157,10 +157,12 @@ def _of_choices(feedback: Feedback) -> Iterator[Answers]:
     choices, items = feedback.choices, len(feedback.items)
     for o, objective in enumerate(feedback.objectives):
         for f, form in enumerate(FORMS):
-            asked = choices.where((choices.objective == o) & (choices.form == f))
-            key, annotator, value, weight = _pairs(asked, items)
+            rows = (choices.objective == o) & (choices.form == f)
+            if not rows.any():
+                continue
+            key, annotator, value, weight = _pairs(choices if rows.all() else choices.where(rows), items)
             if len(key):
-                unit, _ = dense(key)
+                unit, _ = sorted_codes(key)
                 yield Answers(objective, form, nominal, 3, True, unit, annotator, value, weight)
 
 
@@ -170,7 +172,7 @@ def _of_grades(feedback: Feedback) -> Iterator[Answers]:
         for s, scale in enumerate(feedback.scales):
             asked = g.where((g.objective == o) & (g.scale == s))
             if len(asked):
-                unit, _ = dense(asked.item)
+                unit, _ = sorted_codes(asked.item)
                 distance = ordinal if scale.form == "rating" else nominal
                 rest = (asked.annotator.astype(np.int64), asked.value.astype(np.int64), np.ones(len(asked)))
                 yield Answers(objective, scale.name, distance, len(scale.labels), False, unit, *rest)

@@ -5,7 +5,7 @@ from jaxtyping import Bool, Int
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from pluralign.feedback.cells import numbered
+from pluralign.feedback.cells import sorted_codes
 from pluralign.types import Choices, Feedback
 
 
@@ -66,10 +66,10 @@ def _connection(feedback: Feedback, prompt: Int[np.ndarray, " item"], objective:
     filled = choices.slate >= 0
     who = np.concatenate([np.broadcast_to(choices.annotator[:, None], filled.shape)[filled], grades.annotator])
     where = np.concatenate([prompt[choices.slate[filled]], prompt[grades.item]])
-    _, first = numbered(who, where)
+    _, first = sorted_codes(who, where)
     who, where = who[first], where[first]
     company = np.bincount(where)[where] > 1
-    active = np.unique(who)
+    active = np.flatnonzero(np.bincount(who))
     size = people + int(prompt.max(initial=0)) + 1
     graph = coo_array((np.ones(len(who), np.int8), (who, people + where)), shape=(size, size))
     label = connected_components(graph.tocsr(), directed=False)[1]

@@ -122,7 +122,8 @@ def _read_file(path: Path, wanted: tuple[str, ...]) -> Rows:
             f"{path}: unknown format; the name must end in one of {', '.join(READERS)} (text files also with .gz)."
         )
     if not path.is_file():
-        there = path.parent.is_dir() and difflib.get_close_matches(path.name, [p.name for p in path.parent.iterdir()])
+        files = [p.name for p in path.parent.iterdir() if p.is_file()] if path.parent.is_dir() else []
+        there = difflib.get_close_matches(path.name, files)
         hint = f" {there[0]!r} is there." if there else ""
         what = "is a folder, not a file" if path.is_dir() else "does not exist"
         raise InputError(f"{path} {what} (looked for {path.absolute()}).{hint}")
@@ -147,8 +148,8 @@ def fingerprint(file: File, wanted: Iterable[str]) -> str:
 def _read_csv(path: Path, wanted: tuple[str, ...], delimiter: str = ",") -> Rows:
     limit = csv.field_size_limit(2**31 - 1)  # a long response is no fault
     try:
-        with _opened(path) as stream:
-            lines = _lines(path, stream)
+        with opened(path) as stream:
+            lines = text_lines(path, stream)
             first = next(lines, "")
             _check_width(f"{path}, line 1", first.count(delimiter) + 1)  # before millions of cells are made
             reader = csv.reader(chain([first], lines), delimiter=delimiter, strict=True)
@@ -158,6 +159,8 @@ def _read_csv(path: Path, wanted: tuple[str, ...], delimiter: str = ",") -> Rows
                     raise InputError(f"{path} is empty; the first line must name the columns.")
                 _check_names(f"{path}, line 1", header)
                 have = [(name, header.index(name)) for name in wanted if name in header]
+                if not have:
+                    _check_delimiter(path, header)
                 return _assemble(path.name, "line", _csv_pieces(path, reader, have, header), [*header])
             except csv.Error as error:
                 raise InputError(
@@ -193,10 +196,10 @@ def _read_jsonl(path: Path, wanted: tuple[str, ...]) -> Rows:
     names: dict[str, None] = {}
 
     def pieces() -> Pieces:
-        with _opened(path) as stream:
-            lines = enumerate(_lines(path, stream), 1)
+        with opened(path) as stream:
+            lines = enumerate(text_lines(path, stream), 1)
             while batch := list(islice(((n, line) for n, line in lines if line.strip()), BATCH)):
-                rows = [_object(path, n, line) for n, line in batch]
+                rows = [json_object(path, n, line) for n, line in batch]
                 for row in rows:
                     names.update(dict.fromkeys(row))
                 _check_names(f"{path}, line {batch[-1][0]} and those before", names)
@@ -207,8 +210,8 @@ def _read_jsonl(path: Path, wanted: tuple[str, ...]) -> Rows:
 
 
 def _read_json(path: Path, wanted: tuple[str, ...]) -> Rows:
-    with _opened(path) as stream:
-        text = "".join(_lines(path, stream))
+    with opened(path) as stream:
+        text = "".join(text_lines(path, stream))
     rows = _json(path, text)
     if not isinstance(rows, list):
         raise InputError(f"{path} holds a JSON {_kind(rows)}; a list of objects, one a judgement, is needed.")
@@ -264,7 +267,8 @@ READERS: dict[str, Callable[[Path, tuple[str, ...]], Rows]] = {
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def opened(path: Path) -> Iterator[Any]:
+    """Open a file for reading bytes, unpacked if its name ends in .gz."""
     try:
         with open(path, "rb") as file:
             if path.suffix.lower() == ".gz":
@@ -296,19 +300,21 @@ class _Unpacked(io.RawIOBase):
         return n
 
 
-def _lines(path: Path, stream: Any) -> Iterator[str]:
+def text_lines(path: Path, stream: Any) -> Iterator[str]:
     """Decode line by line, so that a wrong byte has a line number. A byte order mark is dropped."""
     for n, line in enumerate(stream, 1):
         try:
             yield line.decode("utf-8-sig" if n == 1 else "utf-8")
         except UnicodeDecodeError as error:
+            found = "UTF-16" if n == 1 and line[:2] in (b"\xff\xfe", b"\xfe\xff") else "WINDOWS-1252"
             raise InputError(
                 f"{path}, line {n}, byte {error.start + 1}: {line[error.start : error.start + 1]!r} is not UTF-8; "
-                "save the file as UTF-8 (`iconv -f WINDOWS-1252 -t UTF-8` is the usual mend)."
+                f"save the file as UTF-8 (`iconv -f {found} -t UTF-8` is the usual mend)."
             ) from error
 
 
-def _object(path: Path, n: int, line: str) -> dict[str, Any]:
+def json_object(path: Path, n: int, line: str) -> dict[str, Any]:
+    """Read one line of JSON lines."""
     row = _json(path, line.rstrip("\r\n"), n)
     if not isinstance(row, dict):
         raise InputError(f"{path}, line {n} is a JSON {_kind(row)}, not an object.")
@@ -340,6 +346,15 @@ def _check_width(place: str, width: int) -> None:
         raise InputError(
             f"{place}: {width:,} columns, more than {COLUMNS:,}; a table of judgements has one judgement a row. "
             "Is it turned on its side, or is the delimiter or the line end another one?"
+        )
+
+
+def _check_delimiter(path: Path, header: list[str]) -> None:
+    other = [mark for mark in ";\t|," if mark in header[0]]
+    if len(header) == 1 and other:
+        raise InputError(
+            f"{path}, line 1: the header is the one column {header[0][:60]!r}, which looks like several with "
+            f"{other[0]!r} between them. Save the file with commas, or with tabs and a name that ends in .tsv."
         )
 
 
@@ -440,7 +455,7 @@ class _Growing:
 
     def column(self) -> Column:
         self._settle()
-        return Column(np.concatenate(self._codes), list(self._known)[1:])
+        return Column(np.concatenate(self._codes), [text for text in self._known if text is not None])
 
 
 def _assemble(name: str, unit: str, pieces: Pieces, names: Iterable[str]) -> Rows:

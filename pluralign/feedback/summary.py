@@ -12,10 +12,11 @@ from rich.text import Text
 from scipy.special import stdtrit
 
 from pluralign.feedback.agreement import CORRECTION, Agreement, agreement, answers
-from pluralign.feedback.cells import dense, numbered
+from pluralign.feedback.cells import sorted_codes
 from pluralign.feedback.connection import Connection, connections, pieces_of_prompts
 from pluralign.feedback.privacy import Personal, column, personal
-from pluralign.feedback.suspects import MOST, Suspect, suspects
+from pluralign.feedback.slips import slips
+from pluralign.feedback.suspects import Suspect, crowded, suspects
 from pluralign.types import FORMS, Choices, Feedback
 
 LEVEL = 0.9
@@ -157,17 +158,17 @@ def describe(feedback: Feedback) -> Summary:
     busiest = np.sort(per_annotator)[::-1][: math.ceil(0.1 * annotators)].sum()
     best = (choices.rank == 0).sum(1)
 
-    pair, who, first_won, oriented = _pairs(choices.where(choices.form != CORRECTION), len(items))
+    pair, who, first_won, oriented = _pairs(choices, len(items))
     decided = first_won != 0
     first = _sums(who[decided], first_won[decided] > 0, np.ones(decided.sum()), annotators)
-    own, by = numbered(pair, who)
-    answer, said = numbered(own, oriented)
+    own, by = sorted_codes(pair, who)
+    answer, said = sorted_codes(own, oriented)
     others = _alike(pair) - np.bincount(own)[own]
     agreed = _sums(who, _alike(pair, oriented) - np.bincount(answer)[answer], others, annotators)
     different = np.bincount(own[said])  # more than one answer by the same annotator contradict each other
-    _, rows = numbered(choices.annotator, choices.objective, *choices.slate.T, *choices.rank.T)
-    graded, _ = numbered(grades.annotator, grades.objective, grades.scale, grades.item)
-    _, values = numbered(graded, grades.value)
+    _, rows = sorted_codes(choices.annotator, choices.objective, *choices.slate.T, *choices.rank.T)
+    graded, _ = sorted_codes(grades.annotator, grades.objective, grades.scale, grades.item)
+    _, values = sorted_codes(graded, grades.value)
     regraded = np.bincount(graded[values])
     given = answers(feedback)
     shared = tuple(a.shared() for a in given)
@@ -179,7 +180,7 @@ def describe(feedback: Feedback) -> Summary:
         "annotators": annotators,
         "groups": {name: dict(sorted(Counter(values).items())) for name, values in groups.items()},
         "by_group": {name: _weighed(values, per_annotator) for name, values in groups.items()},
-        "prompts": len(np.unique(prompt_id)),
+        "prompts": int((np.bincount(prompt_id) > 0).sum()),
         "items": len(items),
         "per_annotator": _spread(per_annotator),
         "single": int((per_annotator == 1).sum()),
@@ -202,10 +203,10 @@ def describe(feedback: Feedback) -> Summary:
         "simulated": bool(feedback.provenance.get("simulated", False)),
     }
     summary = Summary(**numbers, warnings=())
-    return replace(summary, warnings=tuple(_warnings(summary)))
+    return replace(summary, warnings=(*_warnings(summary, crowded(shared, annotators)), *slips(feedback)))
 
 
-def _warnings(summary: Summary) -> Iterator[str]:
+def _warnings(summary: Summary, crowded: bool) -> Iterator[str]:
     s = summary
     if s.first_wins_interval and not s.first_wins_interval[0] <= 0.5 <= s.first_wins_interval[1]:
         yield (
@@ -238,8 +239,8 @@ def _warnings(summary: Summary) -> Iterator[str]:
             more = f" and {len(named) - NAMED:,} more" if len(named) > NAMED else ""
             what = "pairs of annotators" if reason == "coordinated" else "annotators"
             yield f"A second look at {what} no. {', '.join(named[:NAMED])}{more} (counted from 0): {text}."
-    if s.annotators > MOST:
-        yield f"With more than {MOST:,} annotators, the careless and the coordinated are not looked for."
+    if crowded:
+        yield "So many annotators answered about so few items that the coordinated are not looked for."
     for p in s.personal:
         rest = ", ..." if p.count > len(p.first) else ""
         of = "annotators" if p.where == "annotator ids" else "items"
@@ -253,20 +254,20 @@ def _warnings(summary: Summary) -> Iterator[str]:
 
 def _pairs(choices: Choices, items: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return pair, annotator, who won (1 first, 0 tie, -1 second), and the same seen from the lower item index."""
-    two = (choices.slate >= 0).sum(1) == 2
+    two = ((choices.slate >= 0).sum(1) == 2) & (choices.form != CORRECTION)
     filled = np.argsort(choices.slate[two] < 0, axis=1, kind="stable")[:, :2]
     slate = np.take_along_axis(choices.slate[two], filled, 1).astype(np.int64)
     rank = np.take_along_axis(choices.rank[two], filled, 1)
     rank = np.where(rank < 0, np.iinfo(np.int32).max, rank)
     won = np.sign(rank[:, 1] - rank[:, 0]).astype(np.int64)
     key = (choices.objective[two] * items + slate.min(1)) * items + slate.max(1)
-    pair, _ = dense(key)
+    pair, _ = sorted_codes(key)
     return pair, choices.annotator[two], won, np.where(slate[:, 0] < slate[:, 1], won, -won)
 
 
 def _alike(*codes: Int[np.ndarray, " choice"]) -> Int[np.ndarray, " choice"]:
     """Return how many choices have the same codes as each choice, itself included."""
-    together = numbered(*codes)[0]
+    together = sorted_codes(*codes)[0]
     return np.bincount(together)[together]
 
 

@@ -1,6 +1,7 @@
 import gzip
 import json
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -9,6 +10,7 @@ from pyarrow import parquet
 
 from pluralign.errors import InputError
 from pluralign.feedback import read
+from pluralign.feedback.cells import numbered, sorted_codes
 
 GOOD = b'a,b\n1,"x\ny"\n2,z\n'
 
@@ -124,3 +126,18 @@ def test_numbers_that_are_nan_are_missing(tmp_path):
     path = tmp_path / "t.parquet"
     parquet.write_table(pa.table({"a": [0.5, float("nan"), None, 0.5]}), path)
     assert cells(read.read(path, ["a"])) == {"a": ["0.5", None, None, "0.5"]}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 12).flatmap(lambda n: st.lists(st.binary(min_size=n, max_size=n), min_size=1, max_size=5)),
+    st.sampled_from([1, 10**4, 10**11]),
+)
+def test_codes_are_numbered_as_by_sorting_and_by_looking(columns, step):
+    wide = [(np.frombuffer(column, np.uint8).astype(int) % 4 - 1) * step for column in columns]
+    wide = [np.maximum(column, -1) for column in wide]
+    rows = list(zip(*(c.tolist() for c in wide), strict=True))
+    for name, known in ((sorted_codes, sorted(set(rows))), (numbered, list(dict.fromkeys(rows)))):
+        number, first = name(*wide)
+        assert number.tolist() == [known.index(row) for row in rows]
+        assert first.tolist() == [rows.index(row) for row in known]

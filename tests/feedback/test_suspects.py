@@ -6,8 +6,18 @@ from datasets import Dataset
 from scipy import stats
 
 from pluralign.feedback import Community, Group
+from pluralign.feedback import suspects as module
 from pluralign.feedback.agreement import answers
-from pluralign.feedback.suspects import _beta_binomial_tail, at_least, at_most, discovery_rate, suspects
+from pluralign.feedback.suspects import (
+    _beta_binomial_tail,
+    _in_common,
+    _meetings,
+    at_least,
+    at_most,
+    crowded,
+    discovery_rate,
+    suspects,
+)
 from pluralign.types import Choices, Feedback, Grades, Scale
 
 STYLES = {"a": ("dear", "sweet"), "b": ("grim", "harsh"), "c": ("exact", "number")}
@@ -182,3 +192,83 @@ def test_the_hurried_are_told_where_times_are_known():
 def test_nothing_is_told_of_nothing():
     assert told(feedback(3)) == {}
     assert told(feedback(1, Choices([[0, 1]] * 30, [[0, 1]] * 30, [0] * 30, *np.zeros((2, 30))))) == {}
+
+
+def test_copies_are_found_by_a_sample_of_units_where_all_are_too_many(monkeypatch):
+    rng = np.random.default_rng(9)
+    pairs = list(itertools.combinations(range(60), 2))[:1000]
+    says = np.where(rng.random((60, 1000)) < 0.3, rng.random((60, 1000)) < 0.7, -1).astype(int)
+    says[1], says[8] = (
+        says[0],
+        np.where(rng.random(1000) < 0.03, (1 - says[7]) * (says[7] >= 0) - (says[7] < 0), says[7]),
+    )
+    votes = judged(says, pairs, 60)
+    (given,) = answers(votes)
+    assert told(votes) == {"coordinated": {(0, 1), (7, 8)}}  # all meetings are counted
+    monkeypatch.setattr(module, "PRODUCTS", 0)
+    monkeypatch.setattr(module, "MEETINGS", 100_000)  # of about 1000 * 18 ** 2
+    assert told(votes) == {"coordinated": {(0, 1), (7, 8)}}
+    assert not crowded((given.shared(),), 60)
+    monkeypatch.setattr(module, "MEETINGS", 5_000)  # about 15 units, of which each answered 5
+    assert crowded((given.shared(),), 60)
+    assert told(votes) == {}
+
+
+def test_meetings_are_those_of_loops():
+    """A sparse and a dense product, against the sets of what two have answered."""
+    rng = np.random.default_rng(10)
+    says = np.where(rng.random((12, 120)) < 0.4, rng.integers(2, size=(12, 120)), -1)
+    votes = judged(says, PAIRS, 12)
+    met = _meetings(tuple(a.shared() for a in answers(votes)))
+    expected = {}
+    for a, b in itertools.permutations(range(12), 2):
+        both = (says[a] >= 0) & (says[b] >= 0)
+        expected[a, b] = (both.sum(), (both & (says[a] == says[b])).sum())
+    for full in (False, True):
+        parts = list(_in_common(met.incidence(12), np.arange(12), full))
+        found = {(int(a), int(b)): (n, k) for part in parts for a, b, n, k in zip(*part, strict=True)}
+        assert found == {pair: nk for pair, nk in expected.items() if nk[0] >= 5}
+
+
+def test_two_who_always_give_the_highest_grade_are_straight_but_did_not_copy():
+    rng = np.random.default_rng(11)
+    grade = np.clip(np.round(2 + rng.normal(size=60) + rng.normal(size=(30, 60))), 0, 4)
+    grade[[3, 4]] = 4
+    grade[6] = grade[5]
+    who, item = np.divmod(np.arange(1800), 60)
+    found = told(feedback(30, grades=Grades(item, grade.ravel(), np.zeros(1800), who, *np.zeros((2, 1800))),
+                          scales=(Scale("stars", tuple("12345")),)))  # fmt: skip
+    assert found["straight"] == {3, 4}
+    assert found["coordinated"] == {(5, 6)}
+
+
+def test_the_undecided_among_honest_annotators_are_seldom_contradictory(monkeypatch):
+    """How often honest annotators contradict themselves differs: Beta(2, 6), so one of 16 does in half of the cases."""
+
+    def wrong() -> int:
+        told_of = 0
+        for seed in range(10):
+            rng = np.random.default_rng(seed)
+            who, pair = np.repeat(np.arange(50), 80), np.tile(np.arange(40), 100)  # every pair twice
+            second = rng.random(len(who)) < 0.5
+            again = np.tile(np.repeat([False, True], 40), 50)
+            second[again] = second[~again] ^ (rng.random(2000) < np.repeat(rng.beta(2, 6, size=50), 40))
+            c = Choices(np.array(PAIRS)[pair], np.stack([second, ~second], 1), who, *np.zeros((2, 4000)))
+            told_of += len(told(feedback(50, c)).get("contradictory", ()))
+        return told_of
+
+    few = wrong()
+    monkeypatch.setattr(module, "_spread", lambda over, under: 0.0)  # as if all were alike
+    assert few <= 20 and few < wrong() / 3  # of 500
+
+
+def test_many_annotators_are_asked():
+    rng = np.random.default_rng(12)
+    people = 25_000
+    pairs = np.array(list(itertools.combinations(range(60), 2))[:1000])
+    who = np.concatenate([np.repeat(np.arange(20), 16), rng.integers(20, people, size=100_000)])
+    pair = np.concatenate([np.arange(320) % 1000, rng.integers(1000, size=100_000)])
+    second = (rng.random(1000) < 0.5)[pair] ^ (rng.random(len(who)) < 0.02) ^ (who < 20)
+    votes = feedback(people, Choices(pairs[pair], np.stack([second, ~second], 1), who, *np.zeros((2, len(who)))))
+    # 16 answers as by chance have p = 2^-16, 0.4 of 25,000 annotators; one that is right by a slip is one too many
+    assert told(votes)["opposite"] < set(range(20)) and len(told(votes)["opposite"]) >= 10
