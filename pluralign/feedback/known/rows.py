@@ -13,7 +13,7 @@ import pyarrow.parquet
 
 from pluralign.errors import InputError
 from pluralign.feedback import read
-from pluralign.feedback.read import _lines, _object, _opened
+from pluralign.feedback.read import json_object, opened, text_lines
 
 Word = TypeVar("Word")
 
@@ -120,15 +120,15 @@ def _found(path: Path, columns: tuple[str, ...]) -> read.Rows:
 
 
 def _jsonl(path: Path) -> Iterator[Row]:
-    with _opened(path) as stream:
-        for n, line in enumerate(_lines(path, stream), 1):
+    with opened(path) as stream:
+        for n, line in enumerate(text_lines(path, stream), 1):
             if line.strip():
-                yield Row(f"{path.name}, line {n}", _object(path, n, line))
+                yield Row(f"{path.name}, line {n}", json_object(path, n, line))
 
 
 def _json(path: Path) -> Iterator[Row]:
-    with _opened(path) as stream:
-        text = "".join(_lines(path, stream))
+    with opened(path) as stream:
+        text = "".join(text_lines(path, stream))
     try:
         found = json.loads(text)
     except json.JSONDecodeError as error:
