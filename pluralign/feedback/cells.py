@@ -1,6 +1,5 @@
 """What sources ask of the cells of a table: that a column is there, is filled, holds numbers, times or known words."""
 
-import datetime
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
@@ -13,10 +12,10 @@ from pluralign.errors import InputError
 from pluralign.feedback import read
 from pluralign.feedback.build import Builder
 from pluralign.feedback.read import Column, Rows
+from pluralign.feedback.times import TIME, seconds
 
 SHOWN = 5
 Meaning = Callable[[str], int | None]
-EARLIEST, MILLISECONDS = 1e8, 1e11  # 1973 in seconds and in milliseconds; less is no time of ours, but perhaps 20240531
 
 
 def at(rows: Rows, row: int) -> str:
@@ -104,16 +103,14 @@ def words(meanings: Mapping[str, int]) -> Meaning:
 def times(rows: Rows, name: str | None) -> Int[np.ndarray, " row"]:
     """Return when each row was made, in seconds since 1970 (UTC), -1 where it is not said.
 
-    A number is seconds, or milliseconds if seconds would be a far future; a text, or a number too small for a time, is
-    ISO 8601, in UTC if it names no zone.
+    See `pluralign.feedback.times.seconds`.
 
     Raises:
         InputError: a cell is neither; with its place.
     """
     if name is None:
         return np.full(len(rows.place), -1)
-    mend = "A time is a number of seconds or milliseconds since 1970, or ISO 8601 such as 2024-05-31T12:00:00Z."
-    return meant(rows, name, _seconds, mend, optional=True)
+    return meant(rows, name, _whole_seconds, f"A time is {TIME}.", optional=True)
 
 
 def order(time: np.ndarray, who: np.ndarray) -> Int[np.ndarray, " row"]:
@@ -131,19 +128,9 @@ def _norm(word: str) -> str | float:
         return word.strip().casefold()
 
 
-def _seconds(word: str) -> int | None:
-    try:
-        number = float(word)
-    except ValueError:
-        number = 0.0
-    if EARLIEST <= number < 1000 * MILLISECONDS:
-        return int(number / 1000 if number >= MILLISECONDS else number)
-    try:
-        moment = datetime.datetime.fromisoformat(word)
-        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp()
-    except (ValueError, OverflowError):
-        return None
-    return int(seconds) if seconds >= 0 else None
+def _whole_seconds(word: str) -> int | None:
+    found = seconds(word)
+    return None if found is None else int(found)
 
 
 def dense(codes: Int[np.ndarray, " cell"]) -> tuple[Int[np.ndarray, " cell"], Int[np.ndarray, " value"]]:

@@ -2,7 +2,6 @@ import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -16,17 +15,12 @@ from pluralign.feedback import read
 from pluralign.feedback.cells import dense, quoted
 from pluralign.feedback.read import Column, File, Rows
 from pluralign.feedback.source import AbstractSource
+from pluralign.feedback.times import TIME, seconds
 from pluralign.types import FORMS, Choices, Feedback, Grades
 
 NAMED = 50
 STRONGEST = 127
 STRENGTH = f"is no strength: a whole number from 0 (not stated) to {STRONGEST}. Say what the word means in strengths."
-EARLIEST = 10**8
-"""As seconds, in March 1973; smaller numbers are counters, or dates such as 20240131, rather than times."""
-TIME = (
-    "is no time: ISO 8601 such as 2024-01-31T16:59:52+01:00, or seconds or milliseconds since 1970, from March 1973 "
-    "on if a number. If it is a counter, name the column in order, not in time."
-)
 MEANING = re.compile("(first|second)(:([1-9]|[1-9][0-9]|1[01][0-9]|12[0-7]))?|tie")
 FIRST, SECOND, TIE = "first", "second", "tie"
 OUTCOMES = {
@@ -201,6 +195,11 @@ class Table(AbstractSource):
             sitting=np.full(n, -1) if self.sitting is None else _sittings(columns[self.sitting]),
         ).where(counts)
         reason = "a response compared with itself" if self.form == "comparison" else "a correction that changes nothing"
+        if not counts.any():
+            raise InputError(
+                f"{rows.name} holds no {self.form} that counts; set aside: {reason} in all {n} rows. Do `first` and "
+                "`second` name the same column, or columns that are the same?"
+            )
         provenance = {
             "kind": self.kind,
             "files": hashes.result(),
@@ -403,7 +402,7 @@ def _each(
     name: str,
     column: Column,
     read_as: Callable[[str], float | int],
-    limits: tuple[int, int],
+    limits: tuple[int, int | float],
     mend: str,
     at: Callable[[int], str],
 ) -> list[float | int]:
@@ -424,22 +423,14 @@ def _each(
 def _seconds(name: str, column: Column, at: Callable[[int], str]) -> Float[np.ndarray, " row"]:
     """Return seconds since 1970, -1 where there is no time."""
 
-    def seconds(word: str) -> float:
-        if not word:
-            return -1.0
-        try:
-            number = float(word)
-        except ValueError:
-            time = datetime.fromisoformat(word.removesuffix(" UTC"))
-            number = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
-            if number < 0:
-                raise
-            return number
-        if not EARLIEST <= number < EARLIEST * 1_000_000:
+    def when(word: str) -> float:
+        found = seconds(word) if word else -1.0
+        if found is None:
             raise ValueError
-        return number if number < EARLIEST * 1_000 else number / 1_000
+        return found
 
-    return np.array([*_each(name, column, seconds, (-1, EARLIEST * 1_000), TIME, at), -1.0])[column.codes]
+    mend = f"is no time: {TIME}. If it is a counter, name the column in `order`, not in `time`."
+    return np.array([*_each(name, column, when, (-1, np.inf), mend, at), -1.0])[column.codes]
 
 
 def _sittings(column: Column) -> Int[np.ndarray, " row"]:

@@ -170,7 +170,8 @@ def test_a_source_and_two_prompts_with_one_answer(tmp_path):
         ("1717156800999", 1717156800),
         ("2024-05-31 12:00", 1717156800),
         ("2024-05-31T14:00:00.5+02:00", 1717156800),
-        ("20240531", 1717113600),
+        ("2024-05-31", 1717113600),
+        ("2024-05-31 12:00:00 UTC", 1717156800),
     ],
 )
 def test_times_are_read_in_every_usual_way(tmp_path, when, seconds):
@@ -202,7 +203,8 @@ def test_words_off_the_scale_are_counted(tmp_path):
         ({"worker": None}, r"1 empty cell: g.jsonl, line 2, column 'worker'. A judgement needs an annotator"),
         ({"answer": None}, r"1 missing response: g.jsonl, line 2, column 'answer'"),
         ({"age": "new"}, r"g.jsonl, line 2: annotator '007' has two values of 'age': 'old' and 'new'"),
-        ({"when": "yesterday"}, r"column 'when' .*'yesterday' in 1 row, first at g.jsonl, line 2. A time is a number"),
+        ({"when": "yesterday"}, r"column 'when' .*'yesterday' in 1 row, first at g.jsonl, line 2. A time is ISO 8601"),
+        ({"when": "20240531"}, r"column 'when' .*'20240531' in 1 row.* told from a counter"),
         ({"when": "-5"}, r"column 'when' .*'-5' in 1 row"),
         ({"when": "120.5"}, r"column 'when' .*'120.5' in 1 row"),
         ({"when": "1e30"}, r"column 'when' .*'1e30' in 1 row"),

@@ -156,7 +156,8 @@ def test_the_order_of_rows_changes_only_the_numbering(tmp_path, monkeypatch, dat
             "worker": st.sampled_from(["1", "01", "w"]),
         }
     )
-    rows = data.draw(st.lists(row, min_size=1, max_size=12))
+    some = st.lists(row, min_size=1, max_size=12).filter(lambda rows: any(r["left"] != r["right"] for r in rows))
+    rows = data.draw(some)
     permuted = data.draw(st.permutations(rows))
     one = Table(write_csv(tmp_path / "one.csv", rows), **NAMES).load()
     two = Table(write_csv(tmp_path / "two.csv", permuted), **NAMES).load()
