@@ -34,7 +34,8 @@ SHOWN = 5
 COLUMNS = 10_000
 """A table of judgements has a few dozen columns; one of millions is a mistake, and naming near misses would hang."""
 UNPACKED, RATIO = 2**28, 200
-"""Bytes and ratio that an unpacked gzip file may not exceed both: text shrinks to a tenth, a bomb to a thousandth."""
+"""Bytes and ratio that an unpacked gzip or Parquet file may not exceed both: text shrinks to a tenth, a bomb to a
+thousandth."""
 
 
 @runtime_checkable
@@ -227,16 +228,32 @@ def _read_json(path: Path, wanted: tuple[str, ...]) -> Rows:
 
 def _read_parquet(path: Path, wanted: tuple[str, ...]) -> Rows:
     try:
-        # A buffer: without it, every row group is in memory as a whole.
-        with pyarrow.parquet.ParquetFile(path, buffer_size=2**20, pre_buffer=False) as file:
-            names = file.schema_arrow.names
-            _check_names(str(path), names)
-            have = [name for name in wanted if name in names]
+        schema = pyarrow.parquet.read_schema(path)
+        names = schema.names
+        _check_names(str(path), names)
+        have = [name for name in wanted if name in names]
+        # Without a buffer, every row group is in memory as a whole; without dictionaries, a text for each row.
+        coded = [name for name in have if pa.types.is_string(schema.field(name).type)]
+        with pyarrow.parquet.ParquetFile(path, buffer_size=2**20, pre_buffer=False, read_dictionary=coded) as file:
+            _check_unpacked(path, file.metadata, have)
             return _of_arrow(
                 path.name, file.iter_batches(ARROW_BATCH, columns=have), have, names, file.metadata.num_rows
             )
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path} is not a Parquet file that can be read ({error}); was it cut off?") from error
+
+
+def _check_unpacked(path: Path, metadata: Any, have: list[str]) -> None:
+    groups = [metadata.row_group(g) for g in range(metadata.num_row_groups)]
+    parts = tuple(f"{name}." for name in have)  # a column of lists has parts of its own
+    columns = [group.column(c) for group in groups for c in range(group.num_columns)]
+    size = sum(c.total_uncompressed_size for c in columns if f"{c.path_in_schema}.".startswith(parts))
+    if size > max(UNPACKED, RATIO * path.stat().st_size):
+        raise InputError(
+            f"{path} says that it unpacks to {size:,} bytes, more than {UNPACKED:,} and {RATIO} times its size, as no "
+            "table of texts does; it was not read. If you trust it, write it anew with `compression='none'`, or raise "
+            "pluralign.feedback.read.UNPACKED."
+        )
 
 
 def _read_dataset(dataset: Any, wanted: tuple[str, ...]) -> Rows:
@@ -295,7 +312,8 @@ class _Unpacked(io.RawIOBase):
         if self._bytes > max(UNPACKED, RATIO * self._file.tell()):
             raise InputError(
                 f"{self._path} unpacks to more than {UNPACKED:,} bytes and {RATIO} times its size, as no table of "
-                "texts does; it was not read to its end. If you trust it, `gunzip` it and name the unpacked file."
+                "texts does; it was not read to its end. If you trust it, `gunzip` it and name the unpacked file, "
+                "or raise pluralign.feedback.read.UNPACKED."
             )
         return n
 
@@ -404,16 +422,20 @@ def _flat(cells: pa.Array | pa.ChunkedArray) -> pa.Array:
 def _of_array(name: str, places: Sequence[int], column: str, cells: pa.Array) -> Cells:
     """Look at each different value once; where Arrow cannot tell values apart, or one is bad, at each row."""
     try:
-        plain = cells.dictionary_decode() if pa.types.is_dictionary(cells.type) else cells
-        encoded = plain.dictionary_encode()
-        if not pa.types.is_string(plain.type):
-            values = [_text(value) for value in encoded.dictionary.to_pylist()]
-            again = pa.array(values, pa.string()).dictionary_encode()  # NaN is missing
-            return pa.DictionaryArray.from_arrays(again.indices.take(encoded.indices), again.dictionary)
-        encoded.dictionary.validate(full=True)
+        if isinstance(cells, pa.DictionaryArray):  # taken apart as it is: written out, it may fill the memory
+            used = cells.indices.dictionary_encode()
+            codes, values = used.indices, cells.dictionary.take(used.dictionary)
+        else:
+            encoded = cells.dictionary_encode()
+            codes, values = encoded.indices, encoded.dictionary
+        if pa.types.is_string(values.type):
+            values.validate(full=True)
+        else:
+            values = pa.array([_text(value) for value in values.to_pylist()], pa.string())
+        texts = values.dictionary_encode()  # some may be equal, and NaN is missing
+        return pa.DictionaryArray.from_arrays(texts.indices.take(codes), texts.dictionary)
     except (pa.ArrowException, TypeError, ValueError):
         return _texts(f"{name}, row", places, column, (cell.as_py() for cell in cells))
-    return encoded
 
 
 class _Growing:

@@ -141,3 +141,26 @@ def test_codes_are_numbered_as_by_sorting_and_by_looking(columns, step):
         number, first = name(*wide)
         assert number.tolist() == [known.index(row) for row in rows]
         assert first.tolist() == [rows.index(row) for row in known]
+
+
+def test_a_parquet_file_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "t.parquet"
+    table = pa.table({"a": ["x" * 1_000_000], "b": ["y"]})
+    parquet.write_table(table, path, compression="zstd")
+    assert cells(read.read(path, ["a"])) == {"a": ["x" * 1_000_000]}  # 2**28 bytes are allowed
+    monkeypatch.setattr(read, "UNPACKED", 10_000)
+    with pytest.raises(InputError, match=r"unpacks to [\d,]+ bytes, more than 10,000 and 200 times.*read.UNPACKED"):
+        read.read(path, ["a"])
+    assert cells(read.read(path, ["b"])) == {"b": ["y"]}  # of what is not read it does not matter
+    parquet.write_table(table, path, compression="none")
+    assert len(read.read(path, ["a"]).place) == 1
+
+
+@pytest.mark.parametrize("store_schema", [True, False])
+def test_a_text_that_many_rows_share_is_not_written_out(tmp_path, store_schema):
+    path = tmp_path / "t.parquet"
+    long = pa.DictionaryArray.from_arrays(np.zeros(3_000, np.int32), ["x" * 1_000_000])
+    parquet.write_table(pa.table({"a": long}), path, store_schema=store_schema)
+    column = read.read(path, ["a"]).columns["a"]
+    assert column.values == ["x" * 1_000_000] and not column.codes.any()
+    assert pa.default_memory_pool().max_memory() < 1e9  # of 3e9 bytes
