@@ -3,7 +3,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -69,9 +69,12 @@ class AbstractSplit(ABC):
 
 @dataclass(frozen=True)
 class ByJudgement(AbstractSplit):
-    """Hold out a share of what each annotator judged: does the model know what a known annotator says of another pair?
+    """Hold out a share of what each annotator judged: does the model know what a known annotator says of another slate?
 
-    All that an annotator says on one objective about the same items, in any order, is on one side.
+    All that an annotator says on one objective about the same items, in any order, is on one side; a grade is about its
+    item alone. Nothing else is kept together: a ranking of A, B and C and a comparison of A and B are two questions,
+    and the answer to one may train a model that is tested on the other, as may the same comparison by another
+    annotator. Where that would make the test too easy, `ByPrompt` and `ByAnnotator` keep more apart.
 
     Args:
         share: of what each annotator judged, above 0 and below 1, rounded; never all of it.
@@ -87,19 +90,18 @@ class ByJudgement(AbstractSplit):
 
     def split(self, feedback: Feedback) -> tuple[Feedback, Feedback]:
         """Return the feedback to train on and the feedback to test on."""
-        names, ids = _contents(feedback), list(feedback.annotators["id"])
-        choices, grades = feedback.choices, feedback.grades
-        acts = [
-            (ids[a], feedback.objectives[o], tuple(sorted({names[i] for i in slate if i >= 0})))
-            for slate, a, o in _rows(choices.slate, choices.annotator, choices.objective)
-        ]
-        acts += [
-            (ids[a], feedback.objectives[o], feedback.scales[s].name, names[i])
-            for i, s, a, o in _rows(grades.item, grades.scale, grades.annotator, grades.objective)
-        ]
-        chosen = _least({act: act[0] for act in acts}, self.share, self.seed)
-        held = np.array([act in chosen for act in acts], bool)
-        return _parts(feedback, (held[: len(choices)], held[len(choices) :]))
+        who, act = _acts(feedback, self.seed)
+        order = np.lexsort((act, who))
+        who, act = who[order], act[order]
+        new = np.diff(who, prepend=~who[:1]) != 0
+        first = np.flatnonzero(new | (np.diff(act, prepend=~act[:1]) != 0))  # the same may have been judged again
+        begin = np.flatnonzero(new[first])
+        n = np.diff(begin, append=len(first))
+        place = np.arange(len(first)) - np.repeat(begin, n)
+        chosen = place < np.repeat(np.minimum(np.round(self.share * n), n - 1), n)
+        held = np.empty(len(order), bool)
+        held[order] = np.repeat(chosen, np.diff(first, append=len(order)))
+        return _parts(feedback, (held[: len(feedback.choices)], held[len(feedback.choices) :]))
 
 
 @dataclass(frozen=True)
@@ -169,8 +171,9 @@ class ByPrompt(AbstractSplit):
 class ByTime(AbstractSplit):
     """Hold out the latest judgements: does the model know what is wanted later?
 
-    Judgements that repeat an earlier one of the same annotator on the same items, across the cut, are left out of
-    both parts and counted in `provenance["set_aside"]` of the test part.
+    Late judgements that repeat an early one, of the same annotator and objective on the same items, are left out of
+    both parts and counted in `provenance["set_aside"]` of the test part. What else may have been learned early is the
+    same as of `ByJudgement`.
 
     Args:
         share: of the judgements, above 0 and below 1; those at the time of the cut are all for testing.
@@ -194,10 +197,9 @@ class ByTime(AbstractSplit):
         cut = np.sort(time)[len(time) - max(round(self.share * len(time)), 1)]
         late = (np.asarray(choices.time >= cut), np.asarray(grades.time >= cut))
         train, test = _parts(feedback, late)
-        slates = np.sort(choices.slate, axis=1)
-        acts = np.column_stack([choices.annotator, choices.objective, slates])
-        marks = np.column_stack([grades.annotator, grades.objective, grades.scale, grades.item])
-        again = (_again(acts, late[0]), _again(marks, late[1]))
+        _, act = _acts(feedback, 0)
+        again = np.isin(act, act[~np.concatenate(late)]) & np.concatenate(late)
+        again = again[: len(choices)], again[len(choices) :]
         left_out = int(again[0].sum() + again[1].sum())
         if not left_out:
             return train, test
@@ -212,12 +214,35 @@ def _share(share: float) -> None:
         raise InputError(f"share is {share}; allowed: above 0 and below 1.")
 
 
-def _rows(*columns: np.ndarray) -> Iterable[tuple]:
-    return zip(*(column.tolist() for column in columns), strict=True)
+def _acts(feedback: Feedback, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return hashes of the annotator and of what was judged, of all choices and grades; equal if the contents are.
+
+    Two things that differ have the same hash with probability 2^-64, and are then on one side.
+    """
+    columns = feedback.items["prompt"][:], feedback.items["response"][:]
+    item = _hashes(seed, zip(*columns, strict=True))
+    who = _hashes(seed, feedback.annotators["id"][:])
+    choices, grades = feedback.choices, feedback.grades
+    shown = np.sort(np.where(choices.slate >= 0, np.append(item, np.uint64(0))[choices.slate], np.uint64(0)), axis=1)
+    shown[:, 1:][shown[:, 1:] == shown[:, :-1]] = 0  # each item counts once
+    asked = _hashes(seed, feedback.objectives)[choices.objective]
+    scales = [(objective, scale.name) for objective in feedback.objectives for scale in feedback.scales]
+    graded = np.append(_hashes(seed, scales), np.uint64(0))[grades.objective * len(feedback.scales) + grades.scale]
+    whose = np.concatenate([who[choices.annotator], who[grades.annotator]])
+    act = np.concatenate([_mixed(shown.sum(1)) + asked, _mixed(item[grades.item]) + graded])
+    return whose, _mixed(act ^ whose)
 
 
-def _contents(feedback: Feedback) -> list[tuple[str, str]]:
-    return list(zip(feedback.items["prompt"][:], feedback.items["response"][:], strict=True))
+def _hashes(seed: int, contents: Iterable[Any]) -> np.ndarray:
+    found = (hashlib.blake2b(json.dumps([seed, c]).encode(), digest_size=8).digest() for c in contents)
+    return np.frombuffer(b"".join(found), np.uint64)
+
+
+def _mixed(number: np.ndarray) -> np.ndarray:
+    """Return a permutation of 64-bit numbers in which every bit depends on every other."""
+    for shift, factor in ((32, 0x9E3779B97F4A7C15), (29, 0x9E3779B97F4A7C15), (32, 1)):
+        number = (number ^ (number >> np.uint64(shift))) * np.uint64(factor)
+    return number
 
 
 def _least(stratum: dict, share: float, seed: int) -> set:
@@ -237,9 +262,3 @@ def _parts(feedback: Feedback, held_out: Parts) -> tuple[Feedback, Feedback]:
         if not len(part.choices) and not len(part.grades):
             raise InputError(f"the split leaves nothing to {name}; change its share, or split by something else.")
     return train, test
-
-
-def _again(acts: Int[np.ndarray, "act code"], late: Bool[np.ndarray, " act"]) -> Bool[np.ndarray, " act"]:
-    """Return which late acts were already made early."""
-    code = np.unique(acts, axis=0, return_inverse=True)[1].reshape(-1)
-    return late & np.isin(code, code[~late])

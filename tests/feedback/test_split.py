@@ -6,7 +6,7 @@ from datasets import Dataset
 
 from pluralign.errors import InputError
 from pluralign.feedback import holdout
-from pluralign.feedback.split import ByAnnotator, ByJudgement, ByPrompt, ByTime
+from pluralign.feedback.split import ByAnnotator, ByJudgement, ByPrompt, ByTime, _acts
 from pluralign.types import Choices, Feedback, Grades, Scale
 
 
@@ -142,3 +142,51 @@ def test_holdout_of_choices_is_what_it_was_and_grades_are_held_out_too():
     train, test = holdout(whole, 0.2, 3)
     assert np.bincount(test.grades.annotator).tolist() == [round(0.2 * n) for n in np.bincount(whole.grades.annotator)]
     assert places(train)[1] | places(test)[1] == set(range(300)) and not places(train)[1] & places(test)[1]
+
+
+def test_what_was_judged_is_known_by_its_contents():
+    """Two items with one text are one; a slate in another order is the same; another objective or scale is not."""
+    one = Scale("stars", tuple("12345"))
+    items = {"prompt_id": [0] * 5, "prompt": ["p"] * 5, "response": ["a", "b", "c", "b", "d"]}
+    slates = [[0, 1, -1], [3, 0, -1], [1, 3, 0], [0, 1, 2], [0, 2, -1], [0, 1, -1]]
+    whole = Feedback(
+        items=Dataset.from_dict(items),
+        annotators=Dataset.from_dict({"id": ["x", "y"], "weight": [1.0, 1.0]}),
+        objectives=("help", "harm"),
+        choices=Choices(
+            np.array(slates), np.array([[0, 1, -1], [0, 1, -1], [1, 1, 0], [0, 1, 2], [0, 1, -1], [0, 1, -1]]),
+            np.zeros(6), np.array([0, 0, 0, 0, 0, 1]), np.zeros(6),
+        ),
+        grades=Grades(
+            np.array([1, 3, 1, 1, 1]), np.zeros(5), np.array([0, 0, 1, 0, 0]), np.array([0, 0, 0, 1, 0]),
+            np.array([0, 0, 0, 0, 1]), np.zeros(5),
+        ),
+        scales=(one, replace(one, name="points")),
+    )  # fmt: skip
+    for seed in range(20):
+        who, act = _acts(whole, seed)
+        assert len(set(who.tolist())) == 2 and (who[-2] != who[0])
+        same = {frozenset(np.flatnonzero(act == a).tolist()) for a in act}
+        assert same == {frozenset(s) for s in ({0, 1, 2}, {3}, {4}, {5}, {6, 7}, {8}, {9}, {10})}
+
+
+def test_a_judgement_is_held_out_as_often_as_any_other():
+    """Over 400 seeds each of ten pairs of each annotator is held out in a fifth of cases."""
+    n = 10
+    slate = np.tile(np.stack([np.arange(n), np.arange(n) + n], 1), (3, 1))
+    choices = Choices(slate, np.tile([0, 1], (3 * n, 1)), np.repeat(np.arange(3), n), *np.zeros((2, 3 * n)))
+    texts = [str(i) for i in range(2 * n)]
+    whole = Feedback(
+        items=Dataset.from_dict({"prompt_id": [0] * 2 * n, "prompt": ["p"] * 2 * n, "response": texts}),
+        annotators=Dataset.from_dict({"id": ["x", "y", "z"], "weight": [1.0] * 3}),
+        objectives=("help",),
+        choices=replace(choices, context=np.arange(3 * n)),
+        grades=Grades.none(),
+    )
+    held = np.zeros((400, 3 * n), int)
+    for seed in range(400):
+        held[seed, ByJudgement(0.2, seed).split(whole)[1].choices.context] = 1
+    assert (held.reshape(400, 3, n).sum(2) == 2).all()
+    assert abs(held.mean(0) - 0.2).max() < 0.08  # standard error 0.02, largest of 30
+    together = np.corrcoef(held.T)  # -1/9 within an annotator, 0 between: nobody's draw depends on another's
+    assert abs(together[:n, n : 2 * n]).max() < 0.2
