@@ -23,11 +23,11 @@ from pluralign.feedback import Community, Population, Several
 from pluralign.feedback.several import Part
 from pluralign.policy import DPO
 from pluralign.reward import NUTS, SVI, Hierarchical, Pooled
+from pluralign.reward import Population as Model
 from pluralign.types import Feedback
 
 Source = Annotated[Part | Several | Community, Field(discriminator="kind")]
 FeatureMap = Annotated[Encoder | Lexicon, Field(discriminator="kind")]
-Model = Annotated[Pooled | Hierarchical, Field(discriminator="kind")]
 Inference = Annotated[NUTS | SVI, Field(discriminator="kind")]
 Scale = Annotated[NoScale | StdScale | RangeScale | GapScale, Field(discriminator="kind")]
 Rule = Annotated[Utilitarian | Nash | Maximin, Field(discriminator="kind")]

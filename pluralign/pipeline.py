@@ -176,10 +176,9 @@ def _split_prompts(votes: Feedback, share: float, seed: int) -> tuple[list[int],
 def _scores(e: Experiment, posterior: RewardPosterior, train: Feedback, test: Feedback, phi: Features) -> Evaluation:
     if not len(test.choices):
         return Evaluation(notes=("No judgements were held out, so no prediction was scored.",))
-    plain = reward.Davidson(lapse=False, tie_spread=False, position=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a note of the evaluation instead
-        pooled = reward.Pooled(response=plain).fit(train, phi, inference=e.inference, seed=e.seed)
+        pooled = reward.Pooled(response=reward.PLAIN).fit(train, phi, inference=e.inference, seed=e.seed)
     scores: tuple[Score, ...] = (
         reward.score(posterior, test, phi, name=f"posterior ({e.reward.kind})"),
         reward.score(pooled, test, phi, name="pooled Bradley-Terry"),

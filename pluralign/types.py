@@ -353,9 +353,15 @@ class RewardPosterior:
         voters: their names.
         membership: probability that an annotator is a voter; None if voters are the annotators, in order.
         rater: per annotator and draw, parameters of noise: `lapse` (probability of a random answer),
-            `tie` (log tie propensity), `position` (logit bonus of the first slot); only those in the model.
+            `temperature` (utilities are divided by it), `position` (logit bonus of the first slot), `tie` (log tie
+            propensity), `threshold` (an advantage that is needed to win), `leniency` (logits by which grades are
+            raised), `stretch` (log factor of the cutpoints of grades); only those in the model.
         features: names of the features.
         fit: diagnostics.
+        objectives: names of the objectives.
+        quality: what each judged item is worth beyond its features, in logits; None if the model has no item effects.
+        common: per draw, parameters that all annotators share, and those of the population.
+        model: the population with its settings, as plain values.
     """
 
     weights: Float[Array, "draw voter objective feature"]
@@ -365,6 +371,10 @@ class RewardPosterior:
     rater: dict[str, Float[Array, "draw annotator"]]
     features: tuple[str, ...]
     fit: FitReport
+    objectives: tuple[str, ...] = ("overall",)
+    quality: Float[Array, "draw item objective"] | None = None
+    common: dict[str, Float[Array, "draw ..."]] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
         _freeze(self, weights=(self.weights, np.float32), mass=(self.mass, np.float64))
@@ -373,6 +383,7 @@ class RewardPosterior:
         _simplex("mass", self.mass)
         _check(len(self.mass) == self.weights.shape[1] == len(self.voters), "mass, voters and weights disagree.")
         _check(len(self.features) == self.weights.shape[3], "feature names and weights disagree.")
+        _check(len(self.objectives) == self.weights.shape[2], "objectives and weights disagree.")
 
     def save(self, path: str | Path) -> Path:
         """Write the posterior with its diagnostics to a folder, atomically."""

@@ -14,13 +14,12 @@ from pluralign.reward.together import fit_together
 from pluralign.types import FitReport, RewardPosterior
 
 STYLES = {"warmth": ("dear", "lovely"), "detail": ("exactly", "because")}
-PLAIN = reward.Davidson(lapse=False, tie_spread=False, position=False)
 GROUPS = (feedback.Group("many", 6, {"warmth": 1.5}), feedback.Group("few", 2, {"detail": 1.5}))
 COMMUNITY = feedback.Community(GROUPS, STYLES, prompts=10, candidates=4, spread=0.0, careless=0.0, tie=None)
 EXPERIMENT = config.Experiment(
     COMMUNITY,
     features.Lexicon(STYLES),
-    reward=reward.Hierarchical(group="group", response=PLAIN),
+    reward=reward.Hierarchical(group="group", response=reward.PLAIN),
     rules=(choice.Utilitarian(), choice.Maximin()),
     draws=60,
 )

@@ -14,6 +14,10 @@ MEANING = {
     "lapse": "probability of a random answer",
     "tie": "log tie propensity",
     "position": "logit bonus of the first slot",
+    "temperature": "utilities are divided by it",
+    "threshold": "advantage needed to win",
+    "leniency": "logits by which grades are raised",
+    "stretch": "log factor of the cutpoints of grades",
 }
 
 

@@ -1,20 +1,47 @@
 """From judgements and features to a posterior of what every voter wants; jax and numpyro live in this room alone."""
 
 from pluralign.reward.inference import NUTS, SVI, AbstractInference
-from pluralign.reward.population import AbstractPopulation, Hierarchical, Pooled, Voters
-from pluralign.reward.prediction import constant, predict, score
-from pluralign.reward.response import Davidson
+from pluralign.reward.items import ItemEffects
+from pluralign.reward.newcomer import adapt, newcomer
+from pluralign.reward.population import AbstractPopulation, Hierarchical, LowRank, Mixture, Pooled, Population, Voters
+from pluralign.reward.prediction import constant, log_predictive, predict, score
+from pluralign.reward.response import (
+    PLAIN,
+    AbstractComparison,
+    Davidson,
+    OrderedLogit,
+    PlackettLuce,
+    RaoKupper,
+    Rater,
+    Response,
+    Thurstone,
+)
 
 __all__ = [
     "NUTS",
+    "PLAIN",
     "SVI",
+    "AbstractComparison",
     "AbstractInference",
     "AbstractPopulation",
     "Davidson",
     "Hierarchical",
+    "ItemEffects",
+    "LowRank",
+    "Mixture",
+    "OrderedLogit",
+    "PlackettLuce",
     "Pooled",
+    "Population",
+    "RaoKupper",
+    "Rater",
+    "Response",
+    "Thurstone",
     "Voters",
+    "adapt",
     "constant",
+    "log_predictive",
+    "newcomer",
     "predict",
     "score",
 ]

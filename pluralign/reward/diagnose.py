@@ -9,6 +9,9 @@ from jaxtyping import Float, Shaped
 from pluralign.errors import FitError
 from pluralign.types import FitReport
 
+GIVEN_THE_REST = {"membership"}
+"""Sites that are functions of others and stand still at 0 or 1 where the data are clear: not looked at."""
+
 Sites = dict[str, Shaped[np.ndarray, "chain draw ..."]]
 
 
@@ -48,6 +51,8 @@ def report(sites: Sites, *, divergences: int, saturated: float, method: str, sec
     check_finite(sites)
     rhat, bulk, tail = {}, {}, {}
     for name, value in sites.items():
+        if name in GIVEN_THE_REST:
+            continue
         flat = np.asarray(value, np.float64).reshape(*value.shape[:2], -1)
         with np.errstate(divide="ignore", invalid="ignore"):  # chains that stand still: NaN, which is a caveat
             rhat[name] = float(np.max(array_stats.rhat(flat, chain_axis=0, draw_axis=1)))

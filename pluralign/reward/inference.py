@@ -25,14 +25,25 @@ from pluralign.types import FitReport
 
 Model = Callable[[], None]
 Draws = dict[str, Float[np.ndarray, "draw ..."]]
+Canonical = Callable[[Draws], Draws]
+
+
+def as_drawn(sites: Draws) -> Draws:
+    """Return draws as they are."""
+    return sites
 
 
 class AbstractInference(ABC):
     """From a numpyro model without arguments to draws of its sites."""
 
     @abstractmethod
-    def infer(self, model: Model, seed: int) -> tuple[Draws, FitReport]:
+    def infer(self, model: Model, seed: int, canonical: Canonical = as_drawn) -> tuple[Draws, FitReport]:
         """Return draws of every site in constrained space, all chains one after the other, and their diagnostics.
+
+        Args:
+            model: writes the numpyro model.
+            seed: of the draws.
+            canonical: from draws `[chain draw ...]` to draws whose labels mean the same in all, before diagnostics.
 
         Raises:
             FitError: the draws are not finite.
@@ -64,7 +75,7 @@ class NUTS(AbstractInference):
         if not 0 < self.target_accept < 1:
             raise InputError(f"target_accept is {self.target_accept}; it lies between 0 and 1.")
 
-    def infer(self, model: Model, seed: int) -> tuple[Draws, FitReport]:
+    def infer(self, model: Model, seed: int, canonical: Canonical = as_drawn) -> tuple[Draws, FitReport]:
         """Run the chains side by side, each on a thread, in float32."""
         start = time.perf_counter()
         with jax.enable_x64(False):
@@ -102,7 +113,7 @@ class NUTS(AbstractInference):
             z, diverging, steps = jax.tree.map(
                 lambda *rounds: np.concatenate(rounds, 1)[:, self.warmup : total], *history
             )
-            sites = density.constrain(z, 2)
+            sites = canonical(density.constrain(z, 2))
         report = diagnose.report(
             sites,
             divergences=int(diverging.sum()),
@@ -143,7 +154,7 @@ class SVI(AbstractInference):
         if not self.learning_rate > 0:
             raise InputError(f"learning_rate is {self.learning_rate}; it must be positive.")
 
-    def infer(self, model: Model, seed: int) -> tuple[Draws, FitReport]:
+    def infer(self, model: Model, seed: int, canonical: Canonical = as_drawn) -> tuple[Draws, FitReport]:
         """Optimise in float32 and draw."""
         start = time.perf_counter()
         with jax.enable_x64(False):
@@ -177,6 +188,7 @@ class SVI(AbstractInference):
             diagnose.check_finite({"elbo": np.concatenate(elbo)})
             z: Any = self._approximation(optimizer.get_params(state)).sample(draw_key, (self.draws,))
             sites = density.constrain(jax.vmap(unravel)(z), 1)
+        sites = {name: value[0] for name, value in canonical({n: v[None] for n, v in sites.items()}).items()}
         report = diagnose.variational(
             sites,
             np.concatenate(elbo),

@@ -1,180 +1,352 @@
-"""Comparisons of two items as arrays, laid out so that a gradient is cheap."""
+"""What annotators said as arrays, laid out so that a gradient is cheap."""
 
+import dataclasses
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from pluralign.errors import InputError
-from pluralign.types import FORMS, Features, Feedback
+from pluralign.types import FORMS, Features, Feedback, Scale
 
 FIRST, SECOND, TIE = 0, 1, 2
+PAIRS, SLATES, GRADES = "pairs", "slates", "grades"
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Judgements of one form, in the order of the feedback.
+
+    Attributes:
+        item: what was shown: first and second of a pair, the slots of a slate, the one item of a grade; -1 = empty.
+        said: of a pair 0 = the first won, 1 = the second, 2 = tie; of a slate the ranks `[act slot]` as in `Choices`;
+            of a grade its level.
+        annotator: who judged.
+        objective: what was asked.
+        aside: of a pair 1 if the two were shown side by side, so that a bonus of the first slot applies (a correction
+            and its original were not); of a grade its scale; of a slate 0.
+        row: index among the choices, or among the grades, of the feedback.
+    """
+
+    item: Int[np.ndarray, "act slot"]
+    said: Int[np.ndarray, "act ..."]
+    annotator: Int[np.ndarray, " act"]
+    objective: Int[np.ndarray, " act"]
+    aside: Int[np.ndarray, " act"]
+    row: Int[np.ndarray, " act"]
+
+    def __len__(self) -> int:
+        return len(self.row)
 
 
 @dataclass(frozen=True, eq=False)
 class Judgements:
-    """Comparisons of two items, one objective, in the order of the feedback.
+    """What annotators said.
 
     Attributes:
-        x: `phi[first] - phi[second]`.
-        outcome: 0 = the first shown won, 1 = the second, 2 = tie.
-        annotator: who judged.
+        phi: features of the items.
+        names: of the features.
+        blocks: judgements by form, `PAIRS`, `SLATES` (more than two items) and `GRADES`; only forms that occur.
         annotators: how many annotators there are, those who judged nothing included.
-        placed: whether the two were shown side by side, so that a bonus of the first slot applies; a correction and
-            its original were not.
+        objectives: names of the objectives.
+        scales: what grades mean.
+        demonstrations: how many choices show one item alone; they compare nothing, so they are in no block.
     """
 
-    x: Float[np.ndarray, "choice feature"]
-    outcome: Int[np.ndarray, " choice"]
-    annotator: Int[np.ndarray, " choice"]
+    phi: Float[np.ndarray, "item feature"]
+    names: tuple[str, ...]
+    blocks: dict[str, Block]
     annotators: int
-    placed: Bool[np.ndarray, " choice"]
+    objectives: tuple[str, ...]
+    scales: tuple[Scale, ...]
+    demonstrations: int
 
     @classmethod
     def read(cls, votes: Feedback, phi: Features) -> "Judgements":
-        """Take the comparisons out of feedback.
+        """Take the judgements out of feedback.
 
         Raises:
-            InputError: the feedback holds something else, or the features are those of other items.
+            InputError: there is none, or the features are those of other items.
         """
         if len(phi.phi) != len(votes.items):
             raise InputError(
                 f"phi has {len(phi.phi)} rows and the feedback {len(votes.items)} items; encode this very feedback."
             )
-        x = phi.phi.astype(np.float64)
-        slate = votes.choices.slate[:, :2]
+        choices, grades = votes.choices, votes.grades
+        shown = (choices.slate >= 0).sum(1)
+        blocks = {PAIRS: _pairs(votes, shown), SLATES: _slates(votes, shown)}
+        blocks[GRADES] = Block(
+            grades.item[:, None], grades.value, grades.annotator, grades.objective, grades.scale, np.arange(len(grades))
+        )
+        blocks = {form: block for form, block in blocks.items() if len(block)}
+        if not blocks:
+            raise InputError("the feedback holds no comparison, ranking or grade; was everything filtered out?")
         return cls(
-            x[slate[:, 0]] - x[slate[:, 1]],
-            outcomes(votes),
-            votes.choices.annotator,
+            phi.phi.astype(np.float64),
+            phi.names,
+            blocks,
             len(votes.annotators),
-            votes.choices.form != FORMS.index("correction"),
+            votes.objectives,
+            votes.scales,
+            int((shown == 1).sum()),
         )
 
     @property
     def ties(self) -> bool:
-        """True if any outcome is a tie."""
-        return bool((self.outcome == TIE).any())
+        """True if any comparison of two is a tie."""
+        return PAIRS in self.blocks and bool((self.blocks[PAIRS].said == TIE).any())
 
-    @property
+    @cached_property
     def unit(self) -> float:
-        """Root mean square of `|x|`: the features of a typical pair, which weights of size 1 turn into one logit."""
-        return float(np.sqrt((self.x**2).sum(1).mean())) or 1.0
+        """Root mean square length of the difference of features that a judgement is about.
+
+        Weights of size 1 turn it into one logit. It is that of the two of a pair; of an item of a slate and the slate's
+        mean, and of a graded item and the mean of the graded, times sqrt 2.
+        """
+        square, count = 0.0, 0
+        for form, block in self.blocks.items():
+            if form == PAIRS:
+                square += ((self.phi[block.item[:, 0]] - self.phi[block.item[:, 1]]) ** 2).sum()
+                count += len(block)
+                continue
+            place = (block.item >= 0)[..., None]
+            if form == GRADES:  # compared with whatever else was graded
+                about = self.phi[block.item[:, 0]] - self.phi[block.item[:, 0]].mean(0)
+            else:
+                x = np.where(place, self.phi[block.item], 0)
+                about = np.where(place, x - x.sum(1, keepdims=True) / place.sum(1, keepdims=True), 0)
+            square += 2 * (about**2).sum()
+            count += int(place.sum())
+        return float(np.sqrt(square / count)) or 1.0
 
 
 def outcomes(votes: Feedback) -> Int[np.ndarray, " choice"]:
     """Return 0 = the first shown won, 1 = the second, 2 = tie, of every choice.
 
     Raises:
-        InputError: the feedback holds something else than comparisons for one objective.
+        InputError: there are grades, or some choice is not between two.
     """
-    choices = votes.choices
-    if len(votes.grades):
-        raise InputError(f"the feedback holds {len(votes.grades)} grades, which are not modelled yet; leave them out.")
-    if not len(choices):
+    shown = (votes.choices.slate >= 0).sum(1)
+    if len(votes.grades) or not (shown == 2).all():
+        other = len(votes.grades) + int((shown != 2).sum())
+        raise InputError(f"{other:,} judgements are not comparisons of two items; only those have these outcomes.")
+    if not len(shown):
         raise InputError("the feedback holds no comparison; was everything filtered out?")
-    asked = np.unique(choices.objective)
-    if len(asked) > 1:
-        names = [votes.objectives[i] for i in asked]
-        raise InputError(f"the choices have the objectives {names}; several are not modelled yet, so keep one of them.")
-    pair = (choices.slate >= 0).sum(1) == 2
-    if choices.slate.shape[1] > 1:
-        pair &= (choices.slate[:, :2] >= 0).all(1)
-    if not pair.all():
-        row = int(np.argmin(pair))
-        items = [int(i) for i in choices.slate[row]]
-        raise InputError(
-            f"choice {row} has the slate {items}; only comparisons of the two items in the first two slots are "
-            "modelled yet, rankings and choices from larger slates are not."
-        )
-    # -1 is "below all ranked", and a choice has a best item, so each pair is one of these three.
-    rank = np.where(choices.rank[:, :2] < 0, np.iinfo(np.int32).max, choices.rank[:, :2])
-    return np.select([rank[:, 0] < rank[:, 1], rank[:, 0] > rank[:, 1]], [FIRST, SECOND], TIE).astype(np.int32)
+    return _pairs(votes, shown).said
 
 
+def _pairs(votes: Feedback, shown: Int[np.ndarray, " choice"]) -> Block:
+    c = votes.choices
+    row = np.flatnonzero(shown == 2)
+    # The two filled slots, in the order shown; -1 is "below all ranked", and a choice has a best item.
+    slot = np.argsort(c.slate[row] < 0, axis=1, kind="stable")[:, :2]
+    item, rank = np.take_along_axis(c.slate[row], slot, 1), np.take_along_axis(c.rank[row], slot, 1)
+    rank = np.where(rank < 0, np.iinfo(np.int32).max, rank)
+    said = np.select([rank[:, 0] < rank[:, 1], rank[:, 0] > rank[:, 1]], [FIRST, SECOND], TIE).astype(np.int32)
+    aside = (c.form[row] != FORMS.index("correction")).astype(np.int32)
+    return Block(item.reshape(-1, 2), said, c.annotator[row], c.objective[row], aside, row)
+
+
+def _slates(votes: Feedback, shown: Int[np.ndarray, " choice"]) -> Block:
+    c = votes.choices
+    row = np.flatnonzero(shown > 2)
+    none = np.zeros(len(row), np.int32)
+    return Block(c.slate[row], c.rank[row], c.annotator[row], c.objective[row], none, row)
+
+
+@jax.tree_util.register_pytree_node_class
 @dataclass(frozen=True, eq=False)
-class Layout:
-    """Judgements sorted by annotator and padded within buckets of annotators who judged about equally much.
+class Acts:
+    """A block sorted by owner and padded within buckets of owners who judged about equally much.
 
-    A product per bucket replaces gathering a weight vector per choice, whose gradient is a slow scatter. All
-    `choice` axes below are this padded order; a bucket holds annotators with more than half its largest count.
+    An owner is an annotator with one objective, `annotator * objectives + objective`. A product per bucket replaces
+    gathering a weight vector per act, whose gradient is a slow scatter. All `act` axes below are this padded order; a
+    bucket holds owners with more than half its largest count.
 
     Attributes:
-        buckets: annotators `[bucket]` and their differences `[bucket, place, feature]`, zero where padded.
-        outcome: as in `Judgements`, in padded order.
+        form: `PAIRS`, `SLATES` or `GRADES`.
+        buckets: owners `[bucket]` and features `[bucket, place, slot, feature]` of what was shown; of a pair the
+            difference `[bucket, place, feature]`, of a grade `[bucket, place, feature]`; zero where padded or empty.
         counts: False where padded.
-        placed: as in `Judgements`, in padded order.
+        item, said, aside, row: as in `Block`, in padded order (an arbitrary act where padded).
         annotators: how many there are.
-        group: index of each annotator's group.
-        groups: how many groups there are.
-        ties: whether a tie is a possible outcome.
-        judged: how many choices each annotator made.
-        information: per annotator and feature, sum of squared differences.
+        objectives: how many there are.
     """
 
-    buckets: tuple[tuple[np.ndarray, np.ndarray], ...]
-    outcome: Int[np.ndarray, " choice"]
-    counts: Bool[np.ndarray, " choice"]
-    placed: Bool[np.ndarray, " choice"]
+    form: str
+    buckets: tuple[tuple[Any, Any], ...]
+    counts: Any
+    item: Any
+    said: Any
+    aside: Any
+    row: Any
     annotators: int
-    group: Int[np.ndarray, " annotator"]
-    groups: int
-    ties: bool
-    judged: Int[np.ndarray, " annotator"]
-    information: Float[np.ndarray, "annotator feature"]
+    objectives: int
+
+    def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """Return the arrays, and the rest: several layouts of one shape are stacked in `together`."""
+        leaves = (self.buckets, self.counts, self.item, self.said, self.aside, self.row)
+        return leaves, (self.form, self.annotators, self.objectives)
 
     @classmethod
-    def of(cls, judgements: Judgements, group: Int[np.ndarray, " annotator"]) -> "Layout":
-        """Sort and pad; differences are divided by their `unit`."""
-        x, annotators = judgements.x / judgements.unit, judgements.annotators
-        size = np.bincount(judgements.annotator, minlength=annotators)
-        row = np.argsort(judgements.annotator, kind="stable")
+    def tree_unflatten(cls, rest: tuple[Any, ...], leaves: tuple[Any, ...]) -> "Acts":
+        """Undo `tree_flatten`."""
+        return cls(rest[0], *leaves, *rest[1:])
+
+    @classmethod
+    def of(cls, form: str, judgements: Judgements, unit: float) -> "Acts":
+        """Sort and pad; features are divided by `unit`."""
+        block, phi = judgements.blocks[form], judgements.phi / unit
+        objectives = len(judgements.objectives)
+        owner = block.annotator * objectives + block.objective
+        size = np.bincount(owner, minlength=judgements.annotators * objectives)
+        act = np.argsort(owner, kind="stable")
         start = np.concatenate([[0], np.cumsum(size)])
         order = np.argsort(-size, kind="stable")
         order = order[size[order] > 0]
-        buckets, outcome, counts, placed = [], [], [], []
+        buckets, index, counts = [], [], []
         while order.size:
             longest = int(size[order[0]])
             who, order = order[2 * size[order] > longest], order[2 * size[order] <= longest]
             place = np.arange(longest)
             counted = place < size[who][:, None]
-            index = row[np.where(counted, start[who][:, None] + place, 0)]
-            buckets.append((who, x[index] * counted[..., None]))
-            outcome.append(judgements.outcome[index].ravel())
+            here = act[np.where(counted, start[who][:, None] + place, 0)]
+            item = block.item[here]
+            x = np.where((counted[..., None] & (item >= 0))[..., None], phi[item], 0)
+            buckets.append((who, np.moveaxis(_contrast(form, np.moveaxis(x, -1, 0)), 0, -1)))
+            index.append(here.ravel())
             counts.append(counted.ravel())
-            placed.append(judgements.placed[index].ravel())
-        information = np.zeros((annotators, x.shape[1]))
-        np.add.at(information, judgements.annotator, x**2)
+        rows = np.concatenate(index)
         return cls(
+            form=form,
             buckets=tuple(buckets),
-            outcome=np.concatenate(outcome),
             counts=np.concatenate(counts),
-            placed=np.concatenate(placed),
-            annotators=annotators,
+            item=block.item[rows],
+            said=block.said[rows],
+            aside=block.aside[rows],
+            row=block.row[rows],
+            annotators=judgements.annotators,
+            objectives=objectives,
+        )
+
+    def instead(self, said: int) -> "Acts":
+        """Return the same acts, had every one of them said this."""
+        return dataclasses.replace(self, said=np.full_like(self.said, said))
+
+    def utility(self, weights: Any) -> Any:
+        """Return `x[act (slot)] · weights[owner of act]`, from weights `[annotator objective feature]`."""
+        weights = weights.reshape(-1, weights.shape[-1])
+        parts = [jnp.einsum("ap...f,af->ap...", x, weights[who]) for who, x in self.buckets]
+        return jnp.concatenate([part.reshape(-1, *part.shape[2:]) for part in parts])
+
+    def shared(self, weights: Any) -> Any:
+        """Return `x[act (slot)] · weights[..., objective of act]`, from weights `[... objective feature]`."""
+        lead = weights.shape[:-2]
+        parts = []
+        for who, x in self.buckets:
+            if self.objectives == 1:
+                part = jnp.einsum("ap...f,kf->kap...", x, weights.reshape(-1, weights.shape[-1]))
+            else:
+                own = weights[..., who % self.objectives, :].reshape(-1, len(who), weights.shape[-1])
+                part = jnp.einsum("ap...f,kaf->kap...", x, own)
+            parts.append(part.reshape(-1, part.shape[1] * part.shape[2], *part.shape[3:]))
+        whole = jnp.concatenate(parts, 1)
+        return whole.reshape(*lead, *whole.shape[1:])
+
+    def contrast(self, value: Any) -> Any:
+        """Return `value[act slot]` as `utility` has it: of a pair the difference, of a grade the one item's."""
+        return _contrast(self.form, value)
+
+    def each(self, value: Any) -> Any:
+        """Return `value[annotator of act]`."""
+        parts = [
+            jnp.broadcast_to(value[who // self.objectives][:, None], (*x.shape[:2], *value.shape[1:]))
+            for who, x in self.buckets
+        ]
+        return jnp.concatenate([part.reshape(-1, *value.shape[1:]) for part in parts])
+
+    @property
+    def objective(self) -> Any:
+        """Objective of each act."""
+        return jnp.concatenate([jnp.repeat(who % self.objectives, x.shape[1]) for who, x in self.buckets])
+
+    def total(self, value: Any) -> Any:
+        """Return the sum of `value[... act]` over each annotator's acts, `[... annotator]`."""
+        value = jnp.where(self.counts, value, 0)
+        parts, start = [], 0
+        for _, x in self.buckets:
+            stop = start + x.shape[0] * x.shape[1]
+            parts.append(value[..., start:stop].reshape(*value.shape[:-1], *x.shape[:2]).sum(-1))
+            start = stop
+        owners = jnp.concatenate([who for who, _ in self.buckets]) // self.objectives
+        sums = jnp.concatenate(parts, -1)
+        return jnp.zeros((*value.shape[:-1], self.annotators), sums.dtype).at[..., owners].add(sums)
+
+
+def _contrast(form: str, value: Any) -> Any:
+    if form == PAIRS:
+        return value[..., 0] - value[..., 1]
+    return value[..., 0] if form == GRADES else value
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Everything that a model looks at.
+
+    Attributes:
+        acts: padded judgements by form.
+        annotators, objectives, features, items: how many there are.
+        group: index of each annotator's group.
+        groups: how many groups there are.
+        ties: whether a tie is a possible outcome of a comparison of two.
+        levels: number of grades of each scale.
+        judged: how many judgements each annotator made.
+        information: per annotator, objective and feature, sum of squared differences (of a slot of a slate, or of a
+            graded item: from the mean of its kind), about what a choice tells of a weight.
+        exposure: how often each item was judged.
+    """
+
+    acts: dict[str, Acts]
+    annotators: int
+    objectives: int
+    features: int
+    items: int
+    group: Int[np.ndarray, " annotator"]
+    groups: int
+    ties: bool
+    levels: tuple[int, ...]
+    judged: Int[np.ndarray, " annotator"]
+    information: Float[np.ndarray, "annotator objective feature"]
+    exposure: Int[np.ndarray, " item"]
+
+    @classmethod
+    def of(cls, judgements: Judgements, group: Int[np.ndarray, " annotator"]) -> "Layout":
+        """Lay out judgements."""
+        acts = {form: Acts.of(form, judgements, judgements.unit) for form in judgements.blocks}
+        shape = (judgements.annotators, len(judgements.objectives), judgements.phi.shape[1])
+        information = np.zeros((shape[0] * shape[1], shape[2]))
+        judged, exposure = np.zeros(shape[0], int), np.zeros(len(judgements.phi), int)
+        for form, block in judgements.blocks.items():
+            for who, x in acts[form].buckets:
+                y = x if form == PAIRS else x - x.mean((0, 1) if form == GRADES else 2, keepdims=True)
+                information[who] += (y**2).sum(tuple(range(1, x.ndim - 1)))
+            judged += np.bincount(block.annotator, minlength=shape[0])
+            exposure += np.bincount(block.item[block.item >= 0], minlength=len(exposure))
+        return cls(
+            acts=acts,
+            annotators=shape[0],
+            objectives=shape[1],
+            features=shape[2],
+            items=len(judgements.phi),
             group=group,
             groups=int(group.max()) + 1,
             ties=judgements.ties,
-            judged=size,
-            information=information,
+            levels=tuple(len(scale.labels) for scale in judgements.scales),
+            judged=judged,
+            information=information.reshape(shape),
+            exposure=exposure,
         )
-
-    @property
-    def features(self) -> int:
-        """How many features there are."""
-        return self.information.shape[1]
-
-    @property
-    def x(self) -> Float[np.ndarray, "choice feature"]:
-        """Differences in padded order, zero where padded."""
-        return np.concatenate([x.reshape(-1, self.features) for _, x in self.buckets])
-
-    def advantage(self, weights: Any) -> Any:
-        """Return `x[choice] · weights[annotator of choice]`, from weights `[annotator feature]`."""
-        return jnp.concatenate([jnp.einsum("apf,af->ap", x, weights[who]).ravel() for who, x in self.buckets])
-
-    def per_choice(self, value: Any) -> Any:
-        """Return `value[annotator of choice]`."""
-        spread = [jnp.broadcast_to(value[who][:, None], x.shape[:2]).ravel() for who, x in self.buckets]
-        return jnp.concatenate(spread)

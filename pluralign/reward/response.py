@@ -1,7 +1,9 @@
-"""How an annotator's utilities become an outcome: the response model, rater noise included."""
+"""How utilities become what an annotator says: the response model, rater noise included."""
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -9,104 +11,355 @@ import numpy as np
 import numpyro
 from jaxtyping import Float
 from numpyro import distributions as dist
+from pydantic import Field
 
+from pluralign.reward import likelihood
 from pluralign.reward.inference import Draws
-from pluralign.reward.judgements import FIRST, TIE, Layout
+from pluralign.reward.judgements import GRADES, PAIRS, SLATES, Acts, Layout
 from pluralign.reward.scatter import scattered
 
+Noise = dict[str, Any]
+"""Parameters by name: of raters `[annotator ...]` in the model, per act where a likelihood takes them."""
 
-def log_probability(outcome: Any, eta: Any, tie: Any = None, lapse_logit: Any = None) -> Any:
-    """Return the log probability of an outcome: Davidson's (1970) model, mixed with a uniform answer.
-
-        Davidson = (exp(eta / 2), exp(-eta / 2), exp(tie)) / sum
-        P = (1 - lapse) Davidson + lapse / (number of outcomes)
-
-    Args:
-        outcome: 0 = the first wins, 1 = the second, 2 = tie (not without `tie`).
-        eta: logit advantage of the first over the second.
-        tie: log tie propensity: at `eta = 0` a tie is `exp(tie)` times as probable as either win; none: no ties.
-        lapse_logit: log odds of a random answer; none: never.
-    """
-    weight, total, outcomes = jnp.where(outcome == FIRST, eta, -eta) / 2, jnp.logaddexp(eta / 2, -eta / 2), 2
-    if tie is not None:
-        weight, total, outcomes = jnp.where(outcome == TIE, tie, weight), jnp.logaddexp(total, tie), 3
-    davidson = weight - total
-    if lapse_logit is None:
-        return davidson
-    # log(1 - lapse) = log(lapse) - lapse_logit: exact in both tails, and one softplus in place of two.
-    return jax.nn.log_sigmoid(lapse_logit) + jnp.logaddexp(davidson - lapse_logit, -np.log(outcomes))
+RATER = ("lapse", "temperature", "position", "tie", "threshold", "leniency", "stretch")
+"""Noise that annotators have each for themselves: `RewardPosterior.rater`."""
 
 
-class Outcome(dist.Distribution):
-    """The distribution of one outcome per choice, as `log_probability`."""
+def _same(value: Any) -> Any:
+    return value
 
-    support = dist.constraints.nonnegative_integer  # pyright: ignore
 
-    def __init__(self, eta: Any, tie: Any, lapse_logit: Any):
-        self.eta, self.tie, self.lapse_logit = eta, tie, lapse_logit
-        super().__init__(batch_shape=jnp.shape(eta))
+SPREAD: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
+    "lapse_logit": ("lapse_scale", "lapse_centre", _same),
+    "temperature": ("temperature_scale", "", jnp.exp),
+    "position": ("position_scale", "position_centre", _same),
+    "tie": ("tie_scale", "tie_centre", _same),
+    "threshold": ("threshold_scale", "threshold_centre", jnp.exp),
+    "leniency": ("leniency_scale", "", _same),
+    "stretch": ("stretch_scale", "", _same),
+}
+"""How annotators scatter, each by `link(centre + scale z)`: the sites that hold scale and centre, and the link."""
 
-    def log_prob(self, value: Any, intermediates: Any = None) -> Any:
-        """Return the log probability of outcomes, per choice."""
-        return log_probability(value, self.eta, self.tie, self.lapse_logit)
+
+def _own(name: str, layout: Layout, centre: Any, spread: Any, information: Any) -> Any:
+    with numpyro.plate("annotator", layout.annotators):
+        return numpyro.deterministic(name, scattered(name, centre, spread, information))
+
+
+class AbstractComparison(ABC):
+    """How the advantage of the first of two becomes a win, a loss or a tie."""
+
+    @abstractmethod
+    def sample(self, layout: Layout) -> Noise:
+        """Write the model of the parameters; without ties in the data there are none, and ties are impossible."""
+
+    @abstractmethod
+    def log_probability(self, outcome: Any, eta: Any, noise: Noise) -> Any:
+        """Return the log probability of 0 = the first wins, 1 = the second, 2 = tie."""
 
 
 @dataclass(frozen=True)
-class Davidson:
-    """Davidson's (1970) comparisons with ties, and raters who slip, differ in ties, and favour the first slot.
+class Davidson(AbstractComparison):
+    """Davidson's (1970) comparisons with ties; Bradley-Terry without.
 
-        eta = (phi[first] - phi[second]) · w[annotator] + position
-        P = (1 - lapse[annotator]) (exp(eta / 2), exp(-eta / 2), exp(tie[annotator])) / sum + lapse[annotator] / 3
-
-        position ~ Normal(0, 1/2)
+        P = (exp(eta / 2), exp(-eta / 2), exp(tie[annotator])) / sum
         tie[annotator] ~ Normal(tie_centre, tie_scale)
-        logit lapse[annotator] ~ Normal(lapse_centre, lapse_scale)
 
-    A large `lapse_scale` makes the distribution of lapses U-shaped: some always answer at random, others never.
-    Without any tie in the data a tie is impossible: plain Bradley-Terry, and `/ 2` in place of `/ 3`.
+    Args:
+        tie_spread: let annotators differ in how readily they call a tie.
+    """
+
+    tie_spread: bool = True
+    kind: Literal["davidson"] = "davidson"
+
+    def sample(self, layout: Layout) -> Noise:
+        """Write the model of tie propensities."""
+        if not layout.ties:
+            return {}
+        tie = numpyro.sample("tie_centre", dist.Normal(0, 1.5))
+        if not self.tie_spread:
+            return {"tie": jnp.broadcast_to(tie, layout.annotators)}
+        scale = numpyro.sample("tie_scale", dist.LogNormal(np.log(0.5), 0.8))
+        return {"tie": _own("tie", layout, tie, scale, 0.08 * layout.judged)}  # a tie is a coin of about 0.1
+
+    def log_probability(self, outcome: Any, eta: Any, noise: Noise) -> Any:
+        """Return the log probability of the outcome."""
+        return likelihood.davidson(outcome, eta, noise.get("tie"))
+
+
+@dataclass(frozen=True)
+class RaoKupper(AbstractComparison):
+    """Rao and Kupper's (1967) comparisons: a win needs an advantage that exceeds a threshold.
+
+        P(first) = sigmoid(eta - threshold[annotator])
+        P(second) = sigmoid(-eta - threshold[annotator])
+        log threshold[annotator] ~ Normal(threshold_centre, threshold_scale)
+
+    Args:
+        tie_spread: let annotators differ in their thresholds.
+    """
+
+    tie_spread: bool = True
+    kind: Literal["rao_kupper"] = "rao_kupper"
+
+    def sample(self, layout: Layout) -> Noise:
+        """Write the model of thresholds."""
+        return _thresholds(layout, self.tie_spread)
+
+    def log_probability(self, outcome: Any, eta: Any, noise: Noise) -> Any:
+        """Return the log probability of the outcome."""
+        return likelihood.rao_kupper(outcome, eta, noise.get("threshold", jnp.zeros(())))
+
+
+@dataclass(frozen=True)
+class Thurstone(AbstractComparison):
+    """Thurstone's (1927, case V) comparisons, with ties by a threshold (Glenn and David 1960).
+
+        P(first) = Phi(eta - threshold[annotator])
+        P(second) = Phi(-eta - threshold[annotator])
+        log threshold[annotator] ~ Normal(threshold_centre, threshold_scale)
+
+    `eta` is in standard deviations of the difference, not logits. Phi is the normal distribution function itself.
+
+    Args:
+        tie_spread: let annotators differ in their thresholds.
+    """
+
+    tie_spread: bool = True
+    kind: Literal["thurstone"] = "thurstone"
+
+    def sample(self, layout: Layout) -> Noise:
+        """Write the model of thresholds."""
+        return _thresholds(layout, self.tie_spread)
+
+    def log_probability(self, outcome: Any, eta: Any, noise: Noise) -> Any:
+        """Return the log probability of the outcome."""
+        return likelihood.thurstone(outcome, eta, noise.get("threshold"))
+
+
+def _thresholds(layout: Layout, tie_spread: bool) -> Noise:
+    if not layout.ties:
+        return {}
+    centre = numpyro.sample("threshold_centre", dist.Normal(-0.5, 1))
+    if not tie_spread:
+        return {"threshold": jnp.broadcast_to(jnp.exp(centre), layout.annotators)}
+    scale = numpyro.sample("threshold_scale", dist.LogNormal(np.log(0.5), 0.8))
+    log_threshold = _own("log_threshold", layout, centre, scale, 0.08 * layout.judged)
+    return {"threshold": numpyro.deterministic("threshold", jnp.exp(log_threshold))}
+
+
+@dataclass(frozen=True)
+class PlackettLuce:
+    """Rankings and choices from more than two: Plackett (1975), Luce (1959); with ties Davidson-Luce.
+
+    Stage by stage the best of what is left is chosen, `P(item) = exp(u) / sum`; slots that were not ranked are what
+    was left at the end. Tied blocks of `d` items have weight `exp(mean u + slate_tie[d])` (Turner, van Etten, Firth
+    and Kosmidis 2020, equation 3).
+
+    Args:
+        ties: largest number of items tied in a block; 1: none.
+    """
+
+    ties: int = 1
+    kind: Literal["plackett_luce"] = "plackett_luce"
+
+    def sample(self, layout: Layout) -> Noise:
+        """Write the model of the prevalence of ties, shared by all."""
+        if self.ties == 1:
+            return {}
+        return {"slate_tie": numpyro.sample("slate_tie", dist.Normal(-1, 1.5).expand([self.ties - 1]).to_event(1))}
+
+    def log_probability(self, rank: Any, utility: Any, shown: Any, noise: Noise) -> Any:
+        """Return the log probability of the ranks `[... slot]`."""
+        return likelihood.davidson_luce(utility, rank, noise.get("slate_tie"), shown)
+
+    def log_outcomes(self, rank: Any, shown: Any) -> Any:
+        """Return the log of the number of rankings with as many places, for one who ranks at random."""
+        upto = range(rank.shape[-1] + 1)
+        table = [[likelihood.log_rankings(slots, places, self.ties) for places in upto] for slots in upto]
+        return jnp.asarray(table)[shown.sum(-1), rank.max(-1) + 1]
+
+
+@dataclass(frozen=True)
+class OrderedLogit:
+    """Grades on an ordered scale, each annotator with a leniency and a stretch of the scale of its own.
+
+        P(level <= l) = sigmoid(cut[annotator, scale, objective, l] - u)                     (McCullagh 1980)
+        cut[annotator, scale, objective, l] = exp(stretch[annotator]) base[scale, objective, l] - leniency[annotator]
+        base[..., 0] ~ Normal(0, 2), base[..., l] - base[..., l - 1] ~ LogNormal(0, 0.8)
+        leniency[annotator] ~ Normal(0, leniency_scale)
+        stretch[annotator] ~ Normal(0, stretch_scale)
+
+    Of two levels (yes or no, approved or not) it is a threshold; of three (agree, pass, disagree) two of them.
+
+    Args:
+        leniency: let annotators differ in where they put the cutpoints.
+        stretch: let annotators differ in how much of the scale they use.
+    """
+
+    leniency: bool = True
+    stretch: bool = True
+    kind: Literal["ordered_logit"] = "ordered_logit"
+
+    def sample(self, layout: Layout) -> Noise:
+        """Write the model of cutpoints."""
+        shape = (len(layout.levels), layout.objectives)
+        with numpyro.plate("scale", shape[0], dim=-2), numpyro.plate("objective", shape[1], dim=-1):
+            lowest: Any = numpyro.sample("lowest_cut", dist.Normal(0, 2))
+            steps = dist.LogNormal(0, 0.8).expand([max(layout.levels) - 2]).to_event(1)
+            step: Any = numpyro.sample("cut_step", steps) if max(layout.levels) > 2 else jnp.zeros((*shape, 0))
+        base = jnp.concatenate([lowest[..., None], lowest[..., None] + jnp.cumsum(step, -1)], -1)
+        noise: Noise = {"base": numpyro.deterministic("base", base)}
+        for name, used, typical in (("leniency", self.leniency, 0.5), ("stretch", self.stretch, 0.25)):
+            if used:
+                scale = numpyro.sample(f"{name}_scale", dist.LogNormal(np.log(typical), 0.8))
+                noise[name] = _own(name, layout, 0.0, scale, 0.2 * layout.judged)
+        return noise
+
+    def log_probability(self, level: Any, utility: Any, last: Any, noise: Noise) -> Any:
+        """Return the log probability of the level; `last` is the highest of its scale."""
+        base = noise["base"] * jnp.exp(noise["stretch"])[..., None] if "stretch" in noise else noise["base"]
+        cut = base - noise["leniency"][..., None] if "leniency" in noise else base
+        # Scales with fewer levels than the longest one have no cut above their last.
+        cut = jnp.where(jnp.arange(cut.shape[-1]) < last[..., None], cut, cut + 1e4)
+        return likelihood.ordered_logit(level, utility, cut)
+
+
+@dataclass(frozen=True)
+class Rater:
+    """How annotators err, whatever they are asked.
+
+        u is divided by temperature[annotator],    log temperature[annotator] ~ Normal(0, temperature_scale)
+        the first of two has u + position[annotator],    position[annotator] ~ Normal(position_centre, position_scale)
+        P = (1 - lapse[annotator]) P(u) + lapse[annotator] uniform,    logit lapse ~ Normal(lapse_centre, lapse_scale)
+
+    A large `lapse_scale` makes the distribution of lapses U-shaped: some always answer at random, others never. The
+    scale of an annotator's utilities and its temperature cannot both be seen in choices: temperatures are 1 in the
+    geometric mean, and tastes that differ only in strength are called temperature as far as the priors allow.
 
     Args:
         lapse: let annotators answer at random, each with a probability of their own.
-        tie_spread: let annotators differ in how readily they call a tie.
-        position: let the first slot have a bonus in logits, the same for all; corrections have no slots.
+        temperature: let annotators differ in how consistent they are.
+        position: let the first slot have a bonus in logits; corrections have no slots.
+        position_spread: let annotators differ in it.
     """
 
     lapse: bool = True
-    tie_spread: bool = True
+    temperature: bool = False
     position: bool = True
-    kind: Literal["davidson"] = "davidson"
+    position_spread: bool = False
+    kind: Literal["rater"] = "rater"
 
-    def observe(self, layout: Layout, eta: Any) -> None:
-        """Write the part of a numpyro model from the advantage of the first, per choice, to the outcomes."""
-        tie = lapse_logit = None
-        annotators = numpyro.plate("annotator", layout.annotators)
-        if self.position:
-            eta = eta + layout.placed * numpyro.sample("position", dist.Normal(0, 0.5))
-        if layout.ties:
-            tie = numpyro.sample("tie_centre", dist.Normal(0, 1.5))
-        if layout.ties and self.tie_spread:
-            scale = numpyro.sample("tie_scale", dist.LogNormal(np.log(0.5), 0.8))
-            with annotators:
-                tie = scattered("tie", tie, scale, 0.08 * layout.judged)  # a tie is a coin of probability about 0.1
-                numpyro.deterministic("tie", tie)
-            tie = layout.per_choice(tie)
+    def sample(self, layout: Layout) -> Noise:
+        """Write the model of raters."""
+        noise: Noise = {}
+        if self.position and PAIRS in layout.acts:
+            if self.position_spread:
+                centre = numpyro.sample("position_centre", dist.Normal(0, 0.5))
+                scale = numpyro.sample("position_scale", dist.LogNormal(np.log(0.25), 0.8))
+                noise["position"] = _own("position", layout, centre, scale, 0.15 * layout.judged)
+            else:
+                position = numpyro.sample("position_centre", dist.Normal(0, 0.5))
+                noise["position"] = jnp.broadcast_to(position, layout.annotators)
+        if self.temperature:
+            scale = numpyro.sample("temperature_scale", dist.LogNormal(np.log(0.3), 0.8))
+            log_temperature = _own("log_temperature", layout, 0.0, scale, 0.1 * layout.judged)
+            noise["temperature"] = numpyro.deterministic("temperature", jnp.exp(log_temperature))
         if self.lapse:
             centre = numpyro.sample("lapse_centre", dist.Normal(-3, 1))
             scale = numpyro.sample("lapse_scale", dist.LogNormal(np.log(2), 0.5))
-            with annotators:
+            with numpyro.plate("annotator", layout.annotators):
                 # Hardly told by data: without a position of its own, it mixes best.
-                lapse_logit = scattered("lapse", centre, scale, 0.0)
-                numpyro.deterministic("lapse", jax.nn.sigmoid(lapse_logit))
-            lapse_logit = layout.per_choice(lapse_logit)
-        with numpyro.plate("choice", len(layout.outcome)), numpyro.handlers.mask(mask=layout.counts):
-            numpyro.sample("outcome", Outcome(eta, tie, lapse_logit), obs=layout.outcome)
+                logit = scattered("lapse", centre, scale, 0.0)
+            noise["lapse"] = numpyro.deterministic("lapse", jax.nn.sigmoid(logit))
+            noise["lapse_logit"] = logit
+        return noise
 
-    def rater(self, sites: Draws, annotators: int) -> dict[str, Float[np.ndarray, "draw annotator"]]:
+
+Comparison = Annotated[Davidson | RaoKupper | Thurstone, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True)
+class Response:
+    """From utilities to everything that annotators say.
+
+    Args:
+        pairs: comparisons of two.
+        slates: rankings, and choices from more than two.
+        grades: ratings, labels, approvals, votes.
+        rater: noise that is common to them.
+    """
+
+    pairs: Comparison = field(default_factory=Davidson)
+    slates: PlackettLuce = field(default_factory=PlackettLuce)
+    grades: OrderedLogit = field(default_factory=OrderedLogit)
+    rater: Rater = field(default_factory=Rater)
+
+    def sample(self, layout: Layout) -> Noise:
+        """Write the model of all parameters that the forms in the data need."""
+        noise = self.rater.sample(layout)
+        parts = {PAIRS: self.pairs, SLATES: self.slates, GRADES: self.grades}
+        for form in layout.acts:
+            noise |= parts[form].sample(layout)
+        return noise
+
+    def log_probability(self, acts: Acts, utility: Any, noise: Noise, levels: tuple[int, ...]) -> Any:
+        """Return the log probability of each act, from `Acts.utility` (`[... act (slot)]`)."""
+        own = {name: acts.each(value) for name, value in noise.items() if name in (*RATER, "lapse_logit")}
+        slot = acts.form == SLATES
+        if "temperature" in own:
+            utility = utility / (own["temperature"][:, None] if slot else own["temperature"])
+        if acts.form == PAIRS:
+            eta = utility + acts.aside * own["position"] if "position" in own else utility
+            log_p = self.pairs.log_probability(acts.said, eta, own)
+            log_outcomes = np.log(3) if "tie" in own or "threshold" in own else np.log(2)
+        elif slot:
+            shown = acts.item >= 0
+            log_p = self.slates.log_probability(acts.said, utility, shown, noise)
+            log_outcomes = self.slates.log_outcomes(acts.said, shown)
+        else:
+            count = jnp.asarray(levels)[acts.aside]
+            base = noise["base"][acts.aside, acts.objective]
+            log_p = self.grades.log_probability(acts.said, utility, count - 1, own | {"base": base})
+            log_outcomes = jnp.log(count)
+        if "lapse_logit" in own:
+            log_p = likelihood.lapsed(log_p, own["lapse_logit"], log_outcomes)
+        return log_p
+
+    def log_likelihood(self, layout: Layout, utility: Callable[[Acts], Any]) -> Float[jax.Array, "... annotator"]:
+        """Write the model of the parameters; return the log likelihood of all that each annotator said."""
+        noise = self.sample(layout)
+        parts = [
+            acts.total(self.log_probability(acts, utility(acts), noise, layout.levels)) for acts in layout.acts.values()
+        ]
+        return jnp.sum(jnp.stack(parts), 0)
+
+    def latents(self) -> int:
+        """Return how many independent standard normals make the noise of a person nobody has met."""
+        return len(SPREAD)
+
+    def person(self, common: Noise, z: Any) -> Noise:
+        """Return the noise of the person that `z` stands for, `[1]` each, in one draw of `RewardPosterior.common`."""
+        noise = {name: common[name] for name in ("base", "slate_tie") if name in common}
+        for (name, (scale, centre, link)), own in zip(SPREAD.items(), z, strict=True):
+            if scale in common or centre in common:
+                noise[name] = link(jnp.reshape(common.get(centre, 0.0) + common.get(scale, 0.0) * own, (1,)))
+        if "lapse_logit" in noise:
+            noise["lapse"] = jax.nn.sigmoid(noise["lapse_logit"])
+        return noise
+
+    def rater_of(self, sites: Draws, annotators: int) -> dict[str, Float[np.ndarray, "draw annotator"]]:
         """Return `RewardPosterior.rater` from draws of the model's sites."""
-        have = {name: sites[name] for name in ("lapse", "position") if name in sites}
-        if "tie_centre" in sites:
-            have["tie"] = sites.get("tie", sites["tie_centre"])
-        shape = (len(next(iter(sites.values()))), annotators)
+        draws = len(next(iter(sites.values())))
+        have = {name: sites[name] for name in RATER if name in sites}
+        for name, (_, centre, link) in SPREAD.items():
+            if name in RATER and centre in sites and name not in sites:  # the same for all
+                have[name] = np.asarray(link(sites[centre]))
         return {
-            name: np.broadcast_to(value.reshape(shape[0], -1), shape).astype(np.float32) for name, value in have.items()
+            name: np.broadcast_to(value.reshape(draws, -1), (draws, annotators)).astype(np.float32)
+            for name, value in have.items()
         }
+
+
+PLAIN = Response(Davidson(tie_spread=False), rater=Rater(lapse=False, position=False))
+"""Bradley-Terry (Davidson where there are ties) without rater noise: what most pipelines fit."""

@@ -76,7 +76,8 @@ def fit_together(
     found = []
     for r, (v, f, j) in enumerate(zip(votes, phi, judged, strict=True)):
         own = constrain(sites["together"][:, r], jax.tree.map(lambda leaf, r=r: leaf[r], stack.data))
-        own = {name: np.asarray(value) for name, value in own.items()}
+        own = population.canonical({name: np.asarray(value)[None] for name, value in own.items()})
+        own = {name: value[0] for name, value in own.items()}
         found.append(population.posterior(own, v, f, j.unit, report))
     return found
 

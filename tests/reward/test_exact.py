@@ -14,8 +14,6 @@ from pluralign import reward
 from pluralign.reward.inference import _Density
 from pluralign.reward.judgements import Judgements, Layout
 
-PLAIN = reward.Davidson(lapse=False, tie_spread=False, position=False)
-
 
 def prior_of_weight(w, scale):
     """The density of `w ~ Normal(0, spread)`, `spread ~ LogNormal(log scale, 0.8)`, by quadrature over `log spread`."""
@@ -23,6 +21,12 @@ def prior_of_weight(w, scale):
     spread = np.exp(log_spread)
     density = lognorm.pdf(spread, 0.8, scale=scale) * spread
     return simpson(norm.pdf(w[:, None], scale=spread) * density, x=log_spread)
+
+
+def differences(votes, phi):
+    """Features of the first less those of the second, and who won."""
+    c, x = votes.choices, phi.phi.astype(float)
+    return x[c.slate[:, 0]] - x[c.slate[:, 1]], np.where(c.rank[:, 0] == c.rank[:, 1], 2, c.rank.argmin(1))
 
 
 def moments(density, *axes):
@@ -43,18 +47,19 @@ def assert_same_moments(draws, ess, mean, sd):
 def test_pooled_davidson_agrees_with_quadrature(simulation):
     """One feature and a tie propensity: a posterior on a plane."""
     world = simulation.simulate(3, annotators=4, judgements=10, features=1, teams=1, careless=0)
-    posterior = reward.Pooled(response=PLAIN).fit(world.votes, world.phi, inference=reward.NUTS(draws=1500), seed=1)
-    judgements = Judgements.read(world.votes, world.phi)
-    x = judgements.x[:, 0] / np.sqrt((judgements.x**2).mean())
+    posterior = reward.Pooled(response=reward.PLAIN).fit(
+        world.votes, world.phi, inference=reward.NUTS(draws=1500), seed=1
+    )
+    x, outcome = differences(world.votes, world.phi)
+    unit, x = np.sqrt((x**2).mean()), x[:, 0] / np.sqrt((x**2).mean())
     w, tie = np.linspace(-2, 6, 401), np.linspace(-4, 3, 301)
     eta = w[:, None, None] * x / 2
-    weight = np.select([judgements.outcome == 0, judgements.outcome == 1], [eta, -eta], tie[None, :, None])
+    weight = np.select([outcome == 0, outcome == 1], [eta, -eta], tie[None, :, None])
     log_p = (weight - np.log(np.exp(eta) + np.exp(-eta) + np.exp(tie[None, :, None]))).sum(-1)
     prior = prior_of_weight(w, 1.0)[:, None] * norm.pdf(tie, scale=1.5)
     mean, sd = moments(prior * np.exp(log_p - log_p.max()), w, tie)
     ess = min(posterior.fit.ess_bulk.values())
     assert ess > 400
-    unit = np.sqrt((judgements.x**2).mean())
     assert_same_moments(posterior.weights[:, 0, 0, 0] * unit, ess, mean[0], sd[0])
     assert_same_moments(posterior.rater["tie"][:, 0], ess, mean[1], sd[1])
     flat = moments(np.exp(log_p - log_p.max()), w, tie)[0]
@@ -65,13 +70,13 @@ def test_pooled_davidson_agrees_with_quadrature(simulation):
 def test_pooled_bradley_terry_agrees_with_quadrature_in_two_dimensions(simulation):
     world = simulation.simulate(4, annotators=3, judgements=12, features=2, teams=1, careless=0)
     won = world.votes.where((world.votes.choices.rank == 0).sum(1) == 1)
-    posterior = reward.Pooled(response=PLAIN).fit(won, world.phi, inference=reward.NUTS(draws=1500), seed=1)
+    posterior = reward.Pooled(response=reward.PLAIN).fit(won, world.phi, inference=reward.NUTS(draws=1500), seed=1)
     assert any("no tie" in note for note in posterior.fit.notes)
     assert "tie" not in posterior.rater
     assert (reward.predict(posterior, won, world.phi)[:, 2] == 0).all()
-    judgements = Judgements.read(won, world.phi)
-    unit = np.sqrt((judgements.x**2).sum(1).mean())
-    signed = judgements.x / unit * np.where(judgements.outcome == 0, 1, -1)[:, None]
+    x, outcome = differences(won, world.phi)
+    unit = np.sqrt((x**2).sum(1).mean())
+    signed = x / unit * np.where(outcome == 0, 1, -1)[:, None]
     grid = np.linspace(-12, 12, 301)
     a, b = np.meshgrid(grid, grid, indexing="ij")
     log_p = log_expit(a[..., None] * signed[:, 0] + b[..., None] * signed[:, 1]).sum(-1)
@@ -94,7 +99,7 @@ def test_much_data_and_a_weak_prior_reach_the_published_maximum_likelihood(simul
     rankings = 2 * [(0, 1, 2)] + 3 * [(2, 0, 1)]
     pairs = np.array([(r[i], r[j]) for r in rankings for i in range(3) for j in range(i + 1, 3)] * 200)
     votes = simulation.feedback(pairs[:, 0], pairs[:, 1], np.zeros(len(pairs), int), np.zeros(len(pairs), int), 3, "a")
-    population = reward.Pooled(scale=5.0, response=PLAIN)
+    population = reward.Pooled(scale=5.0, response=reward.PLAIN)
     phi = simulation.features([[1, 0], [0, 0], [0, 1]])  # an indicator per item, but for the second, which is the zero
     posterior = population.fit(votes, phi, inference=reward.NUTS(draws=500), seed=0)
     utility = phi.phi @ posterior.weights[:, 0, 0].mean(0)
@@ -129,7 +134,7 @@ def test_annotators_have_no_order(world, simulation):
 
 @pytest.mark.parametrize("position", [False, True])
 def test_slots_matter_only_through_the_position_bonus(world, position):
-    population = reward.Hierarchical(response=reward.Davidson(position=position))
+    population = reward.Hierarchical(response=reward.Response(rater=reward.Rater(position=position)))
     choices = world.votes.choices
     swapped = replace(world.votes, choices=replace(choices, slate=choices.slate[:, ::-1], rank=choices.rank[:, ::-1]))
     before, after = density(population, world.votes, world.phi), density(population, swapped, world.phi)
@@ -137,7 +142,7 @@ def test_slots_matter_only_through_the_position_bonus(world, position):
     same = float(after.potential(z)) == pytest.approx(float(before.potential(z)), rel=2e-6)
     assert same is not position
     if position:
-        turned = z | {"position": -z["position"]}
+        turned = z | {"position_centre": -z["position_centre"]}
         assert float(after.potential(turned)) == pytest.approx(float(before.potential(z)), rel=2e-6)
 
 

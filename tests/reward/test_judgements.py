@@ -33,12 +33,13 @@ def test_the_padded_layout_holds_every_judgement_once(simulation):
     votes = simulation.feedback(first, (first + 1) % 9, rng.integers(0, 3, n), annotator, 9, "abcdef")
     judgements = Judgements.read(votes, phi)
     layout = Layout.of(judgements, np.zeros(6, np.int32))
-    assert len(layout.buckets) > 2
+    acts = layout.acts["pairs"]
+    assert len(acts.buckets) > 2
     weights = rng.normal(size=(6, 3)).astype(np.float32)
-    eta, who = np.asarray(layout.advantage(weights)), np.asarray(layout.per_choice(np.arange(6)))
+    eta, who = np.asarray(acts.utility(weights[:, None])), np.asarray(acts.each(np.arange(6)))
     found = Counter(
         (int(a), int(y), round(float(e), 3))
-        for a, y, e, counts in zip(who, layout.outcome, eta, layout.counts, strict=True)
+        for a, y, e, counts in zip(who, acts.said, eta, acts.counts, strict=True)
         if counts
     )
     by_hand = Counter()
@@ -52,25 +53,21 @@ def test_the_padded_layout_holds_every_judgement_once(simulation):
 YES = Scale("good", ("no", "yes"), "label")
 
 
-def test_what_is_not_modelled_is_named(world):
-    votes, one = world.votes, [0]
-    three = Choices([[0, 1, 2]], [[0, 1, 2]], one, one, [-1])
-    cases = [
-        (replace(votes, choices=three), r"choice 0 has the slate \[0, 1, 2\].*not"),
-        (replace(votes, choices=Choices([[0, -1]], [[0, -1]], one, one, [-1])), "only comparisons of the two items"),
-        (
-            replace(votes, grades=Grades(one, one, one, one, one, one), scales=(YES,)),
-            "1 grades, which are not modelled",
-        ),
-        (
-            changed(replace(votes, objectives=("kind", "short")), objective=np.arange(len(votes.choices)) % 2),
-            "'kind', 'short'.*several are not modelled",
-        ),
-        (votes.where(np.zeros(len(votes.choices), bool)), "no comparison"),
-    ]
-    for feedback, message in cases:
-        with pytest.raises(InputError, match=message):
+def test_feedback_that_says_nothing_is_refused(world):
+    one = [0]
+    alone = Choices([[0, -1]], [[0, -1]], one, one, [-1])
+    for feedback in (world.votes.where(np.zeros(len(world.votes.choices), bool)), replace(world.votes, choices=alone)):
+        with pytest.raises(InputError, match="no comparison, ranking or grade"):
             reward.Pooled().fit(feedback, world.phi)
+
+
+def test_outcomes_are_those_of_comparisons_of_two(world):
+    one = [0]
+    three = Choices([[0, 1, 2]], [[0, 1, 2]], one, one, [-1])
+    graded = replace(world.votes, grades=Grades(one, one, one, one, one, one), scales=(YES,))
+    for feedback in (replace(world.votes, choices=three), graded):
+        with pytest.raises(InputError, match="1 judgements are not comparisons of two"):
+            outcomes(feedback)
 
 
 def test_features_of_other_items_are_refused(world, simulation):
@@ -108,12 +105,12 @@ def test_a_correction_has_no_first_slot(world):
     """Its density does not feel the position bonus, that of a comparison does; nor does its prediction."""
     votes = world.votes.where(np.arange(len(world.votes.choices)) < 40)
     corrections = changed(votes, form=np.full(40, FORMS.index("correction")))
-    population, energy = reward.Pooled(response=reward.Davidson(lapse=False)), {}
+    population, energy = reward.Pooled(response=reward.Response(rater=reward.Rater(lapse=False))), {}
     for name, v in (("comparison", votes), ("correction", corrections)):
         density = _Density(partial(population.model, Layout.of(Judgements.read(v, world.phi), population.groups(v))))
         z = jax.device_get(density.start(jax.random.key(0), 1.0))
         prior = lambda p: p**2 / (2 * 0.5**2)  # noqa: E731
-        energy[name] = [float(density.potential(z | {"position": np.float32(p)})) - prior(p) for p in (0.0, 1.0)]
+        energy[name] = [float(density.potential(z | {"position_centre": np.float32(p)})) - prior(p) for p in (0.0, 1.0)]
     assert energy["correction"][0] == pytest.approx(energy["correction"][1], rel=1e-5)
     assert abs(energy["comparison"][0] - energy["comparison"][1]) > 0.1
     with pytest.warns(ConvergenceWarning):

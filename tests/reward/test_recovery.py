@@ -5,8 +5,6 @@ import pytest
 
 from pluralign import reward
 
-PLAIN = reward.Davidson(lapse=False, tie_spread=False, position=False)
-
 
 def team_means(weights, team):
     return np.stack([weights[..., team == t, :].mean(-2) for t in np.unique(team)], -2)
@@ -60,7 +58,7 @@ def test_intervals_of_team_means_cover_the_truth(simulation):
         covered.append((low < truth) & (truth < high))
     # 18 intervals: 12 or fewer hits at nine in ten each happen once in 150 tries.
     assert np.sum(covered) >= 13
-    draws = reward.Pooled(response=PLAIN).fit(world.votes, world.phi, inference=inference, seed=0).weights
+    draws = reward.Pooled(response=reward.PLAIN).fit(world.votes, world.phi, inference=inference, seed=0).weights
     low, high = np.quantile(draws[:, 0, 0], [0.05, 0.95], axis=0)
     assert np.mean((low < truth) & (truth < high)) <= 0.5
 

@@ -1,0 +1,319 @@
+"""How well held-out judgements of real people are predicted, beside simpler models, in one run.
+
+    export PLURALIGN_DATA=...  PLURALIGN_ENCODER=...    (folders; the encoder may be a name on the hub)
+    python benchmarks/real_votes.py [llmfao ukpconvarg1 folds prompts sushi] [--inference svi|nuts] [--validate]
+
+Data, filters and splits are fixed by this file: rows sorted by annotator and time; of the annotators with seven
+judgements or more, a fifth are new (five judgements each may be learned from, the rest is test); of every other one
+with five or more a fifth of the judgements is test. Log loss in nats, standard errors clustered by annotator, `macro`
+the mean over annotators of their own log loss, ECE in 15 equal bins of the first's probability.
+
+`--validate` is how the models were chosen: the same splits inside the training rows, test rows never looked at.
+"""
+
+import argparse
+import csv
+import json
+import os
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from pluralign import features, reward
+from pluralign.errors import ConvergenceWarning
+from pluralign.types import Choices, Features, Feedback, Grades
+
+FIRST, SECOND, TIE = 0, 1, 2
+RANK = np.array([[0, 1], [1, 0], [0, 0]])
+console = Console(width=110)
+
+
+@dataclass(frozen=True, eq=False)
+class Votes:
+    """Comparisons of one data set, sorted by annotator and order."""
+
+    first: np.ndarray
+    second: np.ndarray
+    outcome: np.ndarray
+    annotator: np.ndarray
+    prompt: np.ndarray  # of each item
+    topic: np.ndarray  # of each item: what is held out together
+    text: list[str]
+
+    def feedback(self, rows: np.ndarray) -> Feedback:
+        """Return these rows; items and annotators stay."""
+        people = int(self.annotator.max()) + 1
+        n = len(rows)
+        return Feedback(
+            items=datasets.Dataset.from_dict(
+                {"prompt_id": self.prompt, "prompt": [str(p) for p in self.prompt], "response": self.text}
+            ),
+            annotators=datasets.Dataset.from_dict({"id": [str(a) for a in range(people)], "weight": [1.0] * people}),
+            objectives=("overall",),
+            choices=Choices(
+                slate=np.stack([self.first[rows], self.second[rows]], 1),
+                rank=RANK[self.outcome[rows]],
+                annotator=self.annotator[rows],
+                objective=np.zeros(n, int),
+                context=np.full(n, -1),
+            ),
+            grades=Grades.none(),
+        )
+
+
+def index(values: list[str]) -> tuple[np.ndarray, list[str]]:
+    """Return the rank of each value among the distinct ones, as strings."""
+    names = sorted(set(values))
+    place = {name: i for i, name in enumerate(names)}
+    return np.array([place[v] for v in values]), names
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def votes_of(keys, outcome, who: list[str], order, items: dict[str, tuple[str, str, str]]) -> Votes:
+    """Sort by annotator and order, and number everything by the rank of its key as a string."""
+    item, names = index([key for pair in keys for key in pair])
+    item = item.reshape(-1, 2)
+    annotator, _ = index(who)
+    rows = np.lexsort((np.asarray(order), annotator))
+    prompt, _ = index([items[name][0] for name in names])
+    topic, _ = index([items[name][1] for name in names])
+    text = [items[name][2] for name in names]
+    return Votes(item[rows, 0], item[rows, 1], np.asarray(outcome)[rows], annotator[rows], prompt, topic, text)
+
+
+def llmfao(folder: Path) -> Votes:
+    """Return the votes of 124 crowd workers on answers of language models."""
+    rows = read_csv(folder / "llmfao" / "crowd-comparisons.csv")
+    texts = {}
+    with (folder / "llmfao" / "pairs-crowd.jsonl").open(encoding="utf-8") as file:
+        for line in map(json.loads, file):
+            for side in "xy":
+                key = f"{int(line['prompt']):03d}_{int(line[f'model_{side}']):03d}"
+                texts[key] = (f"{int(line['prompt']):03d}", f"{int(line['prompt']):03d}", line[f"result_{side}"])
+    keys = [tuple(f"{int(r['prompt']):03d}_{int(r[m]):03d}" for m in ("model_x", "model_y")) for r in rows]
+    said = [{"left": FIRST, "right": SECOND, "tie": TIE}[r["winner"]] for r in rows]
+    return votes_of(keys, said, [f"{int(r['worker']):03d}" for r in rows], range(len(rows)), texts)
+
+
+def ukpconvarg1(folder: Path) -> Votes:
+    """Return the votes of 900 workers on which of two arguments is the more convincing."""
+    folder = folder / "ukpconvarg1"
+    sides: dict[str, set[str]] = {}
+    arguments = read_csv(folder / "arguments.csv")
+    for r in arguments:
+        sides.setdefault(r["title"], set()).add(r["topic"])
+    texts = {r["arg_id"]: (r["topic"], r["title"], r["text"]) for r in arguments}
+    pairs = {r["pair_id"]: (r["arg1_id"], r["arg2_id"]) for r in read_csv(folder / "pairs.csv")}
+    rows = read_csv(folder / "judgments.csv")
+    said = [{"a1": FIRST, "a2": SECOND, "equal": TIE}[r["value"]] for r in rows]
+    when = index([r["submit_time"] for r in rows])[0] * len(rows) + np.arange(len(rows))
+    return votes_of([pairs[r["pair_id"]] for r in rows], said, [r["worker"] for r in rows], when, texts)
+
+
+DATA = {"llmfao": llmfao, "ukpconvarg1": ukpconvarg1}
+COUNTS = {  # of test rows (seen, new), two-way and three-way: the split is the published one, or nothing is measured
+    ("llmfao", False): (887, 997),
+    ("llmfao", True): (1453, 1533),
+    ("ukpconvarg1", False): (9973, 9331),
+    ("ukpconvarg1", True): (12815, 12994),
+}
+
+
+def by_annotator(votes: Votes, ties: bool, rows: np.ndarray | None = None, seed: int = 0):
+    """Return rows of (train, seen, new): some judgements of most annotators, most judgements of some."""
+    rng = np.random.default_rng(seed)
+    rows = np.arange(len(votes.outcome)) if rows is None else rows
+    own = {a: rows[votes.annotator[rows] == a] for a in range(int(votes.annotator.max()) + 1)}
+    many = np.array([a for a, r in own.items() if len(r) >= 7])
+    new_people = set(rng.permutation(many)[: round(0.2 * len(many))].tolist())
+    train, seen, new = [], [], []
+    for a, r in own.items():
+        if a in new_people:
+            new.append(r)
+            continue
+        test = rng.permutation(len(r))[: round(0.2 * len(r))] if len(r) >= 5 else np.zeros(0, int)
+        seen.append(r[np.sort(test)])
+        train.append(np.delete(r, test))
+    counts = (lambda r: r) if ties else (lambda r: r[votes.outcome[r] != TIE])
+    new = [counts(r) for r in new]
+    train = [counts(r) for r in train] + [r[:5] for r in new]
+    return np.concatenate(train), counts(np.concatenate(seen)), np.concatenate([r[5:] for r in new])
+
+
+def by_topic(votes: Votes, rows: np.ndarray | None = None, seed: int = 1):
+    """Return rows of (train, test): three topics are held out."""
+    rng = np.random.default_rng(seed)
+    rows = np.arange(len(votes.outcome)) if rows is None else rows
+    rows = rows[votes.outcome[rows] != TIE]
+    topics = np.unique(votes.topic[votes.first[rows]])
+    held = np.isin(votes.topic[votes.first[rows]], rng.permutation(topics)[:3])
+    return rows[~held], rows[held]
+
+
+@dataclass(frozen=True)
+class Result:
+    """How well a model predicts held-out comparisons."""
+
+    log_loss: float
+    error: float
+    accuracy: float
+    macro: float
+    ece: float
+
+    def __str__(self) -> str:
+        return f"{self.log_loss:.3f} ± {self.error:.3f}  {self.accuracy:.3f}  {self.macro:.3f}  {self.ece:.3f}"
+
+
+def measure(p: np.ndarray, votes: Votes, rows: np.ndarray) -> Result:
+    """Return losses of probabilities `[row outcome]`; accuracy counts the most probable outcome."""
+    outcome, who = votes.outcome[rows], votes.annotator[rows]
+    loss = -np.log(np.clip(p[np.arange(len(rows)), outcome], 1e-6, 1))
+    _, cluster = np.unique(who, return_inverse=True)
+    size = np.bincount(cluster)
+    total = np.bincount(cluster, loss - loss.mean())
+    error = np.sqrt((total**2).sum()) / len(loss) * np.sqrt(len(size) / (len(size) - 1))
+    bins = np.minimum((p[:, FIRST] * 15).astype(int), 14)
+    gap = np.abs(np.bincount(bins, p[:, FIRST] - (outcome == FIRST), minlength=15)).sum() / len(rows)
+    macro = (np.bincount(cluster, loss) / size).mean()
+    return Result(float(loss.mean()), float(error), float((p.argmax(1) == outcome).mean()), float(macro), float(gap))
+
+
+def encode(votes: Votes, dimensions: int | None) -> Features:
+    """Return features of the items: sentence embeddings, reduced, and length."""
+    encoder = os.environ.get("PLURALIGN_ENCODER", "sentence-transformers/all-MiniLM-L6-v2")
+    return features.Encoder(encoder, dimensions=dimensions).encode(votes.feedback(np.zeros(0, int)))
+
+
+def fit(population, votes: Votes, rows: np.ndarray, phi: Features, inference):
+    """Return a posterior, the seconds that it took, and how many caveats it has."""
+    start = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # counted in the table instead
+        posterior = population.fit(votes.feedback(rows), phi, inference=inference, seed=0)
+    return posterior, time.perf_counter() - start
+
+
+def predict(posterior, votes: Votes, rows: np.ndarray, phi: Features) -> np.ndarray:
+    """Return probabilities `[row outcome]`."""
+    return reward.predict(posterior, votes.feedback(rows), phi)
+
+
+TEMPERED = reward.Response(rater=reward.Rater(temperature=True))
+MODELS: dict[str, Callable[[], reward.AbstractPopulation]] = {
+    "pooled, features": lambda: reward.Pooled(response=reward.PLAIN),
+    "pooled, features + items": lambda: reward.Pooled(response=reward.PLAIN, items=reward.ItemEffects()),
+    "+ temperature": lambda: reward.Pooled(response=TEMPERED, items=reward.ItemEffects()),
+    "+ mixture of 3": lambda: reward.Mixture(3, response=TEMPERED, items=reward.ItemEffects()),
+    "+ low rank 3": lambda: reward.LowRank(3, response=TEMPERED, items=reward.ItemEffects()),
+    "+ deviations": lambda: reward.Hierarchical(response=TEMPERED, items=reward.ItemEffects()),
+}
+DECLARED = "+ deviations"
+DIMENSIONS = {"llmfao": 64, "ukpconvarg1": 32}
+BEST = {  # (seen, new) log loss of the best of some thirty models that others tried on the same rows
+    ("llmfao", False): (0.335, 0.674),
+    ("llmfao", True): (0.770, 1.102),
+    ("ukpconvarg1", False): (0.428, 0.456),
+    ("ukpconvarg1", True): (0.801, 0.887),
+}
+
+
+def header(title: str, *columns: str) -> Table:
+    """Return an empty table."""
+    table = Table("model", *columns, "fit", "caveats", title=title, box=None, header_style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table
+
+
+def annotators(name: str, votes: Votes, phi: Features, inference, ties: bool, validate: bool, only: str | None) -> None:
+    """Print how well judgements of known and of new annotators are predicted."""
+    train, seen, new = by_annotator(votes, ties)
+    if (len(seen), len(new)) != COUNTS[name, ties]:
+        raise SystemExit(f"{name}: {len(seen)} and {len(new)} test rows, not {COUNTS[name, ties]}; other data?")
+    if validate:
+        train, seen, new = by_annotator(votes, ties, np.sort(train), seed=2)
+    what = "three outcomes" if ties else "ties left out"
+    table = header(
+        f"{name}, {what}: {len(train):,} judgements to learn from; log loss ± error, accuracy, macro, ECE",
+        f"known annotators ({len(seen):,})",
+        f"new annotators, 5 each ({len(new):,})",
+    )
+    constant = np.bincount(votes.outcome[train], minlength=3) / len(train)
+    flat = [str(measure(np.tile(constant, (len(rows), 1)), votes, rows)) for rows in (seen, new)]
+    table.add_row("constant", *flat, "", "")
+    for label, make in MODELS.items():
+        if only is not None and only not in label:
+            continue
+        posterior, seconds = fit(make(), votes, train, phi, inference)
+        cells = [str(measure(predict(posterior, votes, rows, phi), votes, rows)) for rows in (seen, new)]
+        label += " (declared)" if label == DECLARED else ""
+        table.add_row(label, *cells, f"{seconds:.0f} s", _caveats(posterior))
+    if not validate:
+        best = BEST[name, ties]
+        table.add_row("[dim]best known to us", *(f"[dim]{x:.3f}{' ' * 31}" for x in best), "", "")
+    console.print(table, "")
+
+
+def _caveats(posterior) -> str:
+    return str(len(posterior.fit.caveats) or "")
+
+
+def topics(name: str, votes: Votes, phi: Features, inference, validate: bool, only: str | None) -> None:
+    """Print how well judgements on topics that nobody judged are predicted."""
+    train, test = by_topic(votes)
+    if validate:
+        train, test = by_topic(votes, train, seed=2)
+    table = header(f"{name}, held-out topics: {len(train):,} judgements to learn from", f"test ({len(test):,})")
+    constant = np.bincount(votes.outcome[train], minlength=3) / len(train)
+    table.add_row("constant", str(measure(np.tile(constant, (len(test), 1)), votes, test)), "", "")
+    for label, make in MODELS.items():
+        if only is not None and only not in label:
+            continue
+        posterior, seconds = fit(make(), votes, train, phi, inference)
+        p = predict(posterior, votes, test, phi)
+        table.add_row(label, str(measure(p, votes, test)), f"{seconds:.0f} s", _caveats(posterior))
+    if not validate:
+        table.add_row("[dim]best known to us", f"[dim]{ {'llmfao': 0.633, 'ukpconvarg1': 0.554}[name]:.3f}", "", "")
+    console.print(table, "")
+
+
+INFERENCE = {"svi": reward.SVI(steps=2000), "nuts": reward.NUTS()}
+
+
+def main() -> None:
+    """Print the tables that were asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tasks", nargs="*", default=["llmfao", "ukpconvarg1", "prompts"])
+    parser.add_argument("--inference", choices=INFERENCE, default="svi")
+    parser.add_argument("--dimensions", type=int)
+    parser.add_argument("--only", help="models whose name contains this")
+    parser.add_argument("--validate", action="store_true", help="score on a part of the training rows instead")
+    parser.add_argument("--ties", type=int, choices=(0, 1), help="two outcomes only, or three only")
+    args = parser.parse_args()
+    folder, inference = Path(os.environ["PLURALIGN_DATA"]), INFERENCE[args.inference]
+    for name, load in DATA.items():
+        if not {name, "prompts"} & set(args.tasks):
+            continue
+        votes = load(folder)
+        phi = encode(votes, args.dimensions or DIMENSIONS[name])
+        for ties in (False, True):
+            if name in args.tasks and args.ties in (None, int(ties)):
+                annotators(name, votes, phi, inference, ties, args.validate, args.only)
+        if "prompts" in args.tasks:
+            topics(name, votes, phi, inference, args.validate, args.only)
+
+
+if __name__ == "__main__":
+    main()
