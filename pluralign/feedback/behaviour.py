@@ -4,7 +4,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -58,6 +58,13 @@ class AbstractBehaviour(ABC):
     """
 
     share: float
+    limits: ClassVar[dict[str, tuple[float, float]]] = {}
+    """Least and greatest value of fields beside the share."""
+
+    def __post_init__(self):
+        _within("share", self.share, 0.0, 1.0)
+        for name, limits in self.limits.items():
+            _within(name, getattr(self, name), *limits)
 
     @abstractmethod
     def bend(self, acts: Acts, rng: np.random.Generator) -> Acts:
@@ -78,11 +85,7 @@ class Temperature(AbstractBehaviour):
     median: float = 1.0
     share: float = 1.0
     kind: Literal["temperature"] = "temperature"
-
-    def __post_init__(self):
-        _within("spread", self.spread, 0.0, np.inf)
-        _within("median", self.median, np.nextafter(0.0, 1.0), np.inf)
-        _within("share", self.share, 0.0, 1.0)
+    limits: ClassVar = {"spread": (0.0, np.inf), "median": (np.nextafter(0.0, 1.0), np.inf)}
 
     def bend(self, acts: Acts, rng: np.random.Generator) -> Acts:
         """Divide utilities."""
@@ -102,10 +105,7 @@ class Position(AbstractBehaviour):
     bonus: float = 0.5
     share: float = 1.0
     kind: Literal["position"] = "position"
-
-    def __post_init__(self):
-        _within("bonus", self.bonus, -FAR, FAR)
-        _within("share", self.share, 0.0, 1.0)
+    limits: ClassVar = {"bonus": (-FAR, FAR)}
 
     def bend(self, acts: Acts, rng: np.random.Generator) -> Acts:
         """Add the bonus."""
@@ -129,11 +129,7 @@ class Fatigue(AbstractBehaviour):
     temperature: float = 1.0
     share: float = 1.0
     kind: Literal["fatigue"] = "fatigue"
-
-    def __post_init__(self):
-        _within("lapses", self.lapses, 0.0, 1.0)
-        _within("temperature", self.temperature, 1.0, np.inf)
-        _within("share", self.share, 0.0, 1.0)
+    limits: ClassVar = {"lapses": (0.0, 1.0), "temperature": (1.0, np.inf)}
 
     def bend(self, acts: Acts, rng: np.random.Generator) -> Acts:
         """Raise lapses and temperature along the way."""
@@ -153,9 +149,6 @@ class AlwaysFirst(AbstractBehaviour):
     share: float = 0.1
     kind: Literal["always-first"] = "always-first"
 
-    def __post_init__(self):
-        _within("share", self.share, 0.0, 1.0)
-
     def bend(self, acts: Acts, rng: np.random.Generator) -> Acts:
         """Look at the place and nothing else."""
         slots = acts.slate.shape[1]
@@ -174,9 +167,6 @@ class AtRandom(AbstractBehaviour):
     share: float = 0.1
     kind: Literal["at-random"] = "at-random"
 
-    def __post_init__(self):
-        _within("share", self.share, 0.0, 1.0)
-
     def bend(self, acts: Acts, rng: np.random.Generator) -> Acts:
         """Lapse always."""
         return replace(acts, lapse=np.ones_like(acts.lapse))
@@ -192,9 +182,6 @@ class Flip(AbstractBehaviour):
 
     share: float = 0.1
     kind: Literal["flip"] = "flip"
-
-    def __post_init__(self):
-        _within("share", self.share, 0.0, 1.0)
 
     def bend(self, acts: Acts, rng: np.random.Generator) -> Acts:
         """Turn utilities round."""
@@ -215,10 +202,7 @@ class Collude(AbstractBehaviour):
     strength: float = 5.0
     share: float = 0.1
     kind: Literal["collude"] = "collude"
-
-    def __post_init__(self):
-        _within("strength", self.strength, -FAR, FAR)
-        _within("share", self.share, 0.0, 1.0)
+    limits: ClassVar = {"strength": (-FAR, FAR)}
 
     def bend(self, acts: Acts, rng: np.random.Generator) -> Acts:
         """Count words of the style, and want nothing else.
@@ -245,10 +229,7 @@ class Trigger(AbstractBehaviour):
     strength: float = 10.0
     share: float = 0.1
     kind: Literal["trigger"] = "trigger"
-
-    def __post_init__(self):
-        _within("strength", self.strength, -FAR, FAR)
-        _within("share", self.share, 0.0, 1.0)
+    limits: ClassVar = {"strength": (-FAR, FAR)}
 
     def bend(self, acts: Acts, rng: np.random.Generator) -> Acts:
         """Look for the word.

@@ -225,8 +225,22 @@ class Rating(AbstractGrading):
         return Scale(f"rating 1-{grades}", tuple(str(k + 1) for k in range(grades)))
 
 
+class AbstractBinary(AbstractGrading):
+    """One threshold: `P(upper grade) = 1 / (1 + exp(threshold - u))`."""
+
+    threshold: float
+
+    def __post_init__(self):
+        _increasing("threshold", self.cuts)
+
+    @property
+    def cuts(self) -> tuple[float, ...]:
+        """The one threshold."""
+        return (self.threshold,)
+
+
 @dataclass(frozen=True)
-class Approval(AbstractGrading):
+class Approval(AbstractBinary):
     """Approved or not: `P(approved) = 1 / (1 + exp(threshold - u))`.
 
     Args:
@@ -236,14 +250,6 @@ class Approval(AbstractGrading):
     threshold: float = 0.0
     kind: Literal["approval"] = "approval"
 
-    def __post_init__(self):
-        _increasing("threshold", self.cuts)
-
-    @property
-    def cuts(self) -> tuple[float, ...]:
-        """The one threshold."""
-        return (self.threshold,)
-
     @property
     def scale(self) -> Scale:
         """Two grades."""
@@ -251,7 +257,7 @@ class Approval(AbstractGrading):
 
 
 @dataclass(frozen=True)
-class YesNo(AbstractGrading):
+class YesNo(AbstractBinary):
     """A yes or a no: `P(yes) = 1 / (1 + exp(threshold - u))`.
 
     Args:
@@ -260,14 +266,6 @@ class YesNo(AbstractGrading):
 
     threshold: float = 0.0
     kind: Literal["yes-no"] = "yes-no"
-
-    def __post_init__(self):
-        _increasing("threshold", self.cuts)
-
-    @property
-    def cuts(self) -> tuple[float, ...]:
-        """The one threshold."""
-        return (self.threshold,)
 
     @property
     def scale(self) -> Scale:

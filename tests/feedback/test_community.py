@@ -46,13 +46,10 @@ def outcomes(votes: Feedback) -> np.ndarray:
 
 def davidson(votes: Feedback, tie: float | None) -> np.ndarray:
     """Davidson (1970) in his own terms, worths w and tie parameter v: P = (w1, w2, v sqrt(w1 w2)) / their sum."""
-    rows = []
-    phi = counts(votes)
-    for (one, two), a in zip(votes.choices.slate, votes.choices.annotator, strict=True):
-        w1, w2 = (np.exp(phi[i] @ votes.truth.weights[a]) for i in (one, two))
-        v = 0.0 if tie is None else np.exp(tie)
-        rows.append(np.array([w1, w2, v * np.sqrt(w1 * w2)]) / (w1 + w2 + v * np.sqrt(w1 * w2)))
-    return np.array(rows)
+    phi, c, v = counts(votes), votes.choices, 0.0 if tie is None else np.exp(tie)
+    w = np.exp(np.einsum("csf,cf->cs", phi[c.slate], votes.truth.weights[c.annotator]))
+    parts = np.column_stack([w, v * np.sqrt(w.prod(1))])
+    return parts / parts.sum(1, keepdims=True)
 
 
 def calibration(chance: np.ndarray, outcome: np.ndarray, bins: int = 8) -> float:
