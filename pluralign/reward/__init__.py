@@ -16,6 +16,7 @@ from pluralign.reward.response import (
     Response,
     Thurstone,
 )
+from pluralign.reward.uncertainty import Decomposition, decompose, hidden_context, leverage
 
 __all__ = [
     "NUTS",
@@ -25,6 +26,7 @@ __all__ = [
     "AbstractInference",
     "AbstractPopulation",
     "Davidson",
+    "Decomposition",
     "Hierarchical",
     "ItemEffects",
     "LowRank",
@@ -40,6 +42,9 @@ __all__ = [
     "Voters",
     "adapt",
     "constant",
+    "decompose",
+    "hidden_context",
+    "leverage",
     "log_predictive",
     "newcomer",
     "predict",
