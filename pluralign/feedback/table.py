@@ -1,8 +1,7 @@
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -13,12 +12,12 @@ from pluralign.artifacts import digest
 from pluralign.errors import InputError
 from pluralign.feedback import read
 from pluralign.feedback.cells import dense, quoted
+from pluralign.feedback.joined import joined
 from pluralign.feedback.read import Column, File, Rows
 from pluralign.feedback.source import AbstractSource
 from pluralign.feedback.times import TIME, seconds
 from pluralign.types import FORMS, Choices, Feedback, Grades
 
-NAMED = 50
 STRONGEST = 127
 STRENGTH = f"is no strength: a whole number from 0 (not stated) to {STRONGEST}. Say what the word means in strengths."
 MEANING = re.compile("(first|second)(:([1-9]|[1-9][0-9]|1[01][0-9]|12[0-7]))?|tie")
@@ -145,7 +144,7 @@ class Table(AbstractSource):
 
         with ThreadPoolExecutor(1) as pool:  # hashing leaves the interpreter free to read
             hashes = pool.submit(self._hashes)
-            rows, columns, at = self._columns()
+            rows, columns, at = joined(self.path, self._wanted, self.join, self.key)
         self._check_cells(rows, columns, at)
         winner, strength = self._outcomes(columns, len(rows.place), at)
         strength = strength if self.strength is None else self._strengths(columns[self.strength], at)
@@ -215,39 +214,6 @@ class Table(AbstractSource):
             grades=Grades.none(),
             provenance=provenance,
         )
-
-    def _columns(self) -> tuple[Rows, dict[str, Column], Callable[[int], str]]:
-        """Read, join, and return the rows, the columns, and what names the place of a row."""
-        join = self.join
-        rows = read.read(self.path, self._wanted if join is None else (*self._wanted, self.key))
-        columns, there = dict(rows.columns), {rows.name: rows.names}
-
-        def at(row: int) -> str:
-            return f"{rows.name}, {rows.unit} {rows.place[row]}"
-
-        if join is not None:
-            self._require((self.key,), rows.columns, there)
-            other = read.read(join, (self.key, *(name for name in self._wanted if name not in rows.columns)))
-            self._require((self.key,), other.columns, {other.name: other.names})
-            match = _match(rows, other, self.key)
-            columns = {k: c.take(match) for k, c in other.columns.items()} | columns
-            there[other.name] = other.names
-
-            def at(row: int) -> str:
-                place = f"{rows.name}, {rows.unit} {rows.place[row]}"
-                return f"{place} (with {other.name}, {other.unit} {other.place[match[row]]})"
-
-        self._require(self._wanted, columns, there)
-        return rows, columns, at
-
-    def _require(self, wanted: Iterable[str], columns: dict[str, Column], there: dict[str, tuple[str, ...]]) -> None:
-        missing = [name for name in dict.fromkeys(wanted) if name not in columns]
-        if missing:
-            names = [name for have in there.values() for name in have]
-            near = {name: get_close_matches(name, names, 1) for name in missing}
-            hints = " ".join(f"For {name!r}, did you mean {close[0]!r}?" for name, close in near.items() if close)
-            lists = [f"{file} has {_list(have) or 'none'}" for file, have in there.items()]
-            raise InputError(f"no column {', '.join(map(repr, missing))}. {'; '.join(lists)}. {hints}".rstrip())
 
     def _check_cells(self, rows: Rows, columns: dict[str, Column], at: Callable[[int], str]) -> None:
         bad: list[tuple[int, str]] = []
@@ -360,32 +326,6 @@ class Table(AbstractSource):
         return np.array(keys)[columns[self.order].codes], known
 
 
-def _match(rows: Rows, other: Rows, on: str) -> Int[np.ndarray, " row"]:
-    """Return the row of `other` with the key of each row."""
-    key, keys = rows.columns[on], other.columns[on]
-    code, start, count = np.unique(keys.codes, return_index=True, return_counts=True)
-    if ((count > 1) & (code >= 0)).any():
-        twice = int(start[(count > 1) & (code >= 0)][0])
-        raise InputError(
-            f"{other.name}: the key {on!r} is {quoted(keys.at(twice))} in more than one row, "
-            f"first at {other.unit} {other.place[twice]}; keys of a joined file must be unique."
-        )
-    row_of = np.full(len(keys.values) + 1, -1)
-    row_of[keys.codes] = np.arange(len(keys.codes))
-    row_of[-1] = -1  # a missing key matches nothing
-    known = {word: i for i, word in enumerate(keys.values)}
-    code_of = np.array([known.get(word, -1) for word in key.values] + [-1])
-    match = row_of[code_of[key.codes]]
-    lost = np.flatnonzero(match < 0)
-    if len(lost):
-        shown = [f"{rows.unit} {rows.place[row]}: {quoted(key.at(row))}" for row in lost[:5].tolist()]
-        raise InputError(
-            f"{rows.name}: {len(lost)} row{'s' * (len(lost) > 1)} with a key {on!r} that {other.name} does not have. "
-            f"{read.some(shown, len(lost))}. Is {on!r} the key of both files?"
-        )
-    return match
-
-
 def _context(
     annotator: Int[np.ndarray, " row"], key: np.ndarray, known: Bool[np.ndarray, " row"]
 ) -> Int[np.ndarray, " row"]:
@@ -439,11 +379,6 @@ def _sittings(column: Column) -> Int[np.ndarray, " row"]:
     sitting = np.full(len(named), -1)
     sitting[named] = dense(column.codes[named])[0]
     return sitting
-
-
-def _list(names: tuple[str, ...]) -> str:
-    shown = ", ".join(map(quoted, names[:NAMED]))
-    return f"{shown}, and {len(names) - NAMED} more" if len(names) > NAMED else shown
 
 
 def _norm(word: str) -> str:
