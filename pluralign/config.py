@@ -291,7 +291,7 @@ def _check_keys(value: Any, hint: Any, path: tuple[str, ...]) -> None:
             )
         given = next(f for f in fields(component) if f.name == key)
         default = given.default_factory() if given.default_factory is not MISSING else given.default
-        if isinstance(inner, dict) and "kind" not in inner and is_dataclass(default):
+        if isinstance(inner, dict) and "kind" not in inner and is_dataclass(default) and "kind" in vars(default):
             inner["kind"] = vars(default)["kind"]  # `inference: {draws: 200}` changes the default component
         _check_keys(inner, hints[key], (*path, str(key)))
     required = [f.name for f in fields(component) if f.default is MISSING and f.default_factory is MISSING]

@@ -228,7 +228,7 @@ def _found(
     if posterior.membership is not None:
         raise InputError(f"reward has the kind {e.reward.kind!r}, whose voters are no annotators and have no groups.")
     utilities = choice.utilities(posterior, phi, scale=e.scale, draws=e.draws)
-    item = np.maximum(utilities.item, 0)
+    item = np.maximum(np.asarray(utilities.item), 0)
     wants = np.where(utilities.reference > 0, source.utility(votes)[:, item], 0.0)
     truth = rescale(Utilities(wants[None], utilities.mass, utilities.reference, utilities.item), e.scale)
     lotteries = {
