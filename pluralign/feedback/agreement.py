@@ -11,6 +11,8 @@ from pluralign.types import FORMS, Choices, Feedback
 
 BLOCKS = 50
 """At most so many sets of annotators are left out, one after the other, for an interval."""
+WIDE, PART = 64, 8
+"""Items of a slate up to which all orders of two of them are told; and of its parts, on average, if it has more."""
 BEST_OF, CORRECTION, DEMONSTRATION = (FORMS.index(name) for name in ("best-of", "correction", "demonstration"))
 Distance = Callable[[Float[np.ndarray, " value"]], Float[np.ndarray, "value value"]]
 
@@ -42,7 +44,8 @@ class Answers:
         annotator: index of who answered.
         value: the answer.
         weight: how many independent answers it is worth: a ranking of k items implies k (k - 1) / 2 orders of pairs,
-            which together count as k - 1; a best of k implies k - 1 of them, which together count as 1.
+            which together count as k - 1; a best of k implies k - 1 of them, which together count as 1. Of slates of
+            more than 64 items only some orders are told, which together count the same.
     """
 
     objective: str
@@ -179,21 +182,49 @@ def _of_grades(feedback: Feedback) -> Iterator[Answers]:
 
 
 def _pairs(choices: Choices, items: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return pair, annotator, value and weight of all orders of two different items that choices imply."""
-    rank = np.where(choices.rank < 0, np.iinfo(np.int32).max, choices.rank).astype(np.int64)
-    shown = (choices.slate >= 0).sum(1)
-    best_of = choices.form == BEST_OF
+    """Return pair, annotator, value and weight of all orders of two different items that choices imply.
+
+    Of slates of more than 64 items, not all: see `_parts`.
+    """
+    slate, rank, annotator, best_of, weight = _parts(choices, items)
+    rank = np.where(rank < 0, np.iinfo(np.int32).max, rank).astype(np.int64)
     # those that lost to the best, and those that a ranking left out, are not known to be equal
     lowest = np.where(best_of, 0, np.iinfo(np.int32).max - 1)
-    weight = np.where(best_of, 1 / np.maximum(shown - 1, 1), 2 / np.maximum(shown, 1))
     found = []
-    for i in range(choices.slate.shape[1]):
-        for j in range(i + 1, choices.slate.shape[1]):
-            one, two = choices.slate[:, i].astype(np.int64), choices.slate[:, j].astype(np.int64)
+    for i in range(slate.shape[1]):
+        for j in range(i + 1, slate.shape[1]):
+            one, two = slate[:, i].astype(np.int64), slate[:, j].astype(np.int64)
             told = (one >= 0) & (two >= 0) & (one != two) & (np.minimum(rank[:, i], rank[:, j]) <= lowest)
             one, two, won = one[told], two[told], np.sign(rank[told, j] - rank[told, i])
             key = np.minimum(one, two) * items + np.maximum(one, two)
             value = 1 + np.where(one < two, won, -won)
-            found.append((key, choices.annotator[told].astype(np.int64), value, weight[told]))
+            found.append((key, annotator[told].astype(np.int64), value, weight[told]))
     columns = zip(*found, strict=True) if found else (np.zeros((1, 0), np.int64),) * 4
     return tuple(np.concatenate(column) for column in columns)  # pyright: ignore[reportReturnType]
+
+
+def _parts(choices: Choices, items: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return slates, ranks, annotators, whether it is the best of them, and the weight of the order of two items.
+
+    A slate of k items implies k (k - 1) / 2 orders. So that their number is linear in k, slates of more than 64 items
+    fall into parts, and only orders within a part are told: items are dealt at random, the same for all slates, into so
+    many parts that the longest slate has 8 items in each on average. The weights of a slate's orders add up as ever.
+    """
+    filled = choices.slate >= 0
+    shown, best_of = filled.sum(1), choices.form == BEST_OF
+    if shown.max(initial=0) <= WIDE:
+        weight = np.where(best_of, 1 / np.maximum(shown - 1, 1), 2 / np.maximum(shown, 1))
+        return choices.slate, choices.rank, choices.annotator, best_of, weight
+    row, slot = np.nonzero(filled)
+    item = choices.slate[row, slot]
+    dealt = np.random.default_rng(0).permutation(items) % -(-int(shown.max()) // PART)
+    part, first = sorted_codes(row, np.where(shown[row] > WIDE, dealt[item], 0))
+    size, order = np.bincount(part), np.argsort(part, kind="stable")
+    place = np.arange(len(order)) - np.repeat(np.cumsum(size) - size, size)
+    slate, rank = np.full((2, len(size), int(size.max())), -1)
+    slate[part[order], place] = item[order]
+    rank[part[order], place] = choices.rank[row, slot][order]
+    row = row[first]
+    orders = np.maximum(np.bincount(row, size * (size - 1) / 2)[row], 1)
+    weight = np.where(best_of[row], 1 / np.maximum(size - 1, 1), (shown[row] - 1) / orders)
+    return slate, rank, choices.annotator[row], best_of[row], weight

@@ -255,13 +255,16 @@ def _straight(feedback: Feedback) -> _Asked:
     """Ask who always picks the same side or grade, more than the others' share of that answer makes probable."""
     people, cases = len(feedback.annotators), []
     for who, value, values in _sides(feedback):
-        own = np.bincount(who * values + value, minlength=people * values).reshape(people, values)
-        asked = np.flatnonzero(own.sum(1) >= ENOUGH)
-        n, mode = own[asked].sum(1), own[asked].argmax(1)
-        k, rest = own[asked, mode], own.sum(0)[mode]
-        others = (rest - k + 1) / (own.sum() - n + values)  # one more of each, so that none is impossible
+        cell, first = sorted_codes(who, value)
+        person, answer, often = who[first], value[first], np.bincount(cell)
+        by = np.lexsort((-answer, often, person))
+        mode = by[np.flatnonzero(np.diff(person[by], append=people))]  # of each annotator, the lowest of equals
+        n = np.bincount(who, minlength=people)[person[mode]]
+        mode, n = mode[n >= ENOUGH], n[n >= ENOUGH]
+        asked, k, rest = person[mode], often[mode], np.bincount(value)[answer[mode]]
+        others = (rest - k + 1) / (len(who) - n + values)  # one more of each, so that none is impossible
         p = np.minimum(values * at_least(k, n, others), 1)  # any of the values could have been the most frequent
-        told = (k / n >= SAME) & (own.sum() > n)
+        told = (k / n >= SAME) & (len(who) > n)
         cases.append((asked[:, None], n.astype(float), k / n, others, p, told))
     if not cases:
         return _nobody("straight")

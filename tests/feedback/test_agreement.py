@@ -4,10 +4,13 @@ from collections import Counter
 import numpy as np
 import pytest
 from datasets import Dataset
+from scipy.stats import kendalltau
 from scipy.stats import t as student
 
 from pluralign.feedback.agreement import Answers, agreement, answers, nominal, ordinal
 from pluralign.types import FORMS, Choices, Feedback, Grades, Scale
+
+RANKING = FORMS.index("ranking")
 
 
 def table(text: str) -> list[tuple[int, int, int]]:
@@ -173,3 +176,39 @@ def test_every_objective_form_and_scale_stands_alone():
         ("help", "stars", "ordinal", 2),
         ("harm", "poll", "nominal", 2),
     ]
+
+
+def ranked(orders: np.ndarray, items: int, form: int) -> Feedback:
+    n, k = orders.shape
+    rank = np.where(orders < 0, -1, np.arange(k) if form == RANKING else np.minimum(0, -np.sign(np.arange(k))))
+    return Feedback(
+        items=Dataset.from_dict({"prompt_id": [0] * items, "prompt": ["p"] * items, "response": [""] * items}),
+        annotators=Dataset.from_dict({"id": list(map(str, range(n))), "weight": [1.0] * n}),
+        objectives=("help",),
+        choices=Choices(orders, rank, np.arange(n), *np.zeros((2, n)), form=np.full(n, form)),
+        grades=Grades.none(),
+    )
+
+
+def test_wide_rankings_imply_orders_in_number_linear_in_their_length():
+    rng = np.random.default_rng(6)
+    worth = np.arange(3000) + rng.normal(0, 1500, size=(2, 3000))  # two annotators of like mind
+    orders = np.argsort(worth, axis=1)
+    (found,) = answers(ranked(orders, 3000, RANKING))
+    assert len(found.unit) < 2 * 3000 * 8
+    assert found.weight.sum() == pytest.approx(2 * 2999)
+    assert (np.bincount(found.unit) == 2).all()  # both are asked about the same pairs
+    same = kendalltau(*worth).statistic  # of all pairs: alpha of orders seen from both sides has half as chance
+    assert agreement(found).alpha == pytest.approx(same, abs=0.04)
+    few = np.full((2, 3000), -1)
+    few[:, :5] = orders[:, :5]
+    (found,) = answers(ranked(np.concatenate([orders, few]), 3000, RANKING))
+    assert [found.weight[found.annotator == a].sum() for a in range(4)] == pytest.approx([2999, 2999, 4, 4])
+    assert (found.annotator == 2).sum() == 10
+
+
+def test_the_best_of_a_very_wide_slate_takes_no_longer_than_its_items():
+    orders = np.stack([np.random.default_rng(a).permutation(100_000) for a in range(3)])
+    (found,) = answers(ranked(orders, 100_000, FORMS.index("best-of")))
+    assert Counter(found.value.tolist()).keys() <= {0, 2} and len(found.unit) < 3 * 40
+    assert found.weight.sum() == pytest.approx(3)
