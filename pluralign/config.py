@@ -22,7 +22,7 @@ from pluralign.features import Encoder, Lexicon
 from pluralign.feedback import Community, Population, Several
 from pluralign.feedback.several import Part
 from pluralign.policy import DPO
-from pluralign.reward import NUTS, SVI, Hierarchical, Pooled
+from pluralign.reward import NUTS, SVI, Hierarchical
 from pluralign.reward import Population as Model
 from pluralign.types import Feedback
 
@@ -108,10 +108,10 @@ class Experiment:
         names = [rule.name for rule in self.rules]
         if len(set(names)) < len(names) or not names:
             raise InputError(f"rules are {names}; name at least one, and each once.")
-        if self.population is not None and self.population.rake and self.reward.kind in ("pooled", "mixture"):
+        if self.population is not None and self.population.rake and self.reward.kind == "pooled":
             raise InputError(
-                f"population says `rake: true`, but voters of a {self.reward.kind} reward are no annotators, so that "
-                "annotators' weights mean nothing; use `reward: {kind: hierarchical}`, or do not rake."
+                "population says `rake: true`, but a pooled reward has one voter, for whom annotators' weights mean "
+                "nothing; use `reward: {kind: hierarchical}`, or do not rake."
             )
         for name in self.train:
             if name not in names:

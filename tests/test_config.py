@@ -78,7 +78,7 @@ policy: {kind: dpo, model: {kind: scratch}}
         ("feedback.form", "{kind: rankin}", r"feedback\.form\.kind is 'rankin'.*'ranking'"),
         ("feedback.behaviours", "[{kind: flip, share: few}]", r"feedback\.behaviours\.0\.share: "),
         ("feedback.groups.0.tastes.warm", "much", r"feedback\.groups\.0\.tastes\.warm: "),
-        ("reward.response.lapse", "perhaps", r"reward\.response\.lapse: "),
+        ("reward.response.rater.lapse", "perhaps", r"reward\.response\.rater\.lapse: "),
         ("policy.steps", "many", r"policy\.steps: "),
         ("policy.model", "{kind: scratch, width: wide}", r"policy\.model\.width: "),
         ("feedback.kind", "several", r"feedback\.(styles|groups) is not a key"),
@@ -115,7 +115,7 @@ def test_what_is_wrong_with_a_population_is_named(population, message):
 
 
 def test_weights_of_annotators_need_annotators_as_voters():
-    with pytest.raises(InputError, match="voters of a pooled reward are no annotators"):
+    with pytest.raises(InputError, match="a pooled reward has one voter"):
         config.parse(TABLE, {"population": "{margins: {sex: {f: 1.0}}, rake: true}", "reward": "{kind: pooled}"})
 
 
