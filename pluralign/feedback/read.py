@@ -33,6 +33,7 @@ ARROW_BATCH = 32_768
 SHOWN = 5
 COLUMNS = 10_000
 """A table of judgements has a few dozen columns; one of millions is a mistake, and naming near misses would hang."""
+TURN = {"role", "content"}
 UNPACKED, RATIO = 2**28, 200
 """Bytes and ratio that an unpacked gzip or Parquet file may not exceed both: text shrinks to a tenth, a bomb to a
 thousandth."""
@@ -342,7 +343,7 @@ def json_object(path: Path, n: int, line: str) -> dict[str, Any]:
 def _json(path: Path, text: str, line: int = 1) -> Any:
     """Read JSON that begins on a line."""
     try:
-        return json.loads(text, object_pairs_hook=_unique)
+        return DECODER.decode(text)
     except json.JSONDecodeError as error:
         at = f"{path}, line {line + error.lineno - 1}, column {error.colno}"
         raise InputError(f"{at}: not JSON ({error.msg}).") from error
@@ -357,6 +358,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise ValueError(f"an object has the name {twice!r} more than once")
     return row
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_unique)
 
 
 def _check_width(place: str, width: int) -> None:
@@ -515,8 +519,10 @@ def _is_turn(value: Any) -> bool:
     """Return whether it is a role and a content, both texts, and nothing else: not the call of a tool, nor an image."""
     if not isinstance(value, dict):
         return False
+    if value.keys() == TURN:
+        return type(value["role"]) is str and type(value["content"]) is str
     said = {name: cell for name, cell in value.items() if cell is not None}  # Parquet fills up what other turns have
-    return said.keys() == {"role", "content"} and all(type(cell) is str for cell in said.values())
+    return said.keys() == TURN and all(type(cell) is str for cell in said.values())
 
 
 def _chat(turns: list[dict[str, str]]) -> str:
