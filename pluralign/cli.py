@@ -60,9 +60,9 @@ class Check:
         console.print(dump(experiment), highlight=False, markup=False)
         votes = experiment.feedback.load()
         console.print(feedback.describe(votes))
-        if experiment.population is not None:
-            population = experiment.population
-            console.print(feedback.coverage(population.weigh(votes), population.margins, used=population.rake))
+        if (population := experiment.population) is not None:
+            console.print(feedback.coverage(votes, population.margins, used=population.rake))
+            population.weigh(votes)  # an error if there are no such weights, once it is seen why
 
 
 @dataclass(frozen=True)

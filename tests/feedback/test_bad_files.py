@@ -1,6 +1,9 @@
 """What a user is told of a file that cannot be used, by the readers and by `pluralign check`."""
 
+import io
+
 import pytest
+from rich.console import Console
 
 from pluralign import cli
 from pluralign.errors import InputError
@@ -81,3 +84,15 @@ def test_what_looks_wrong_is_warned_of(tmp_path, monkeypatch, capsys, content, m
     assert message in told(tmp_path, monkeypatch, capsys, content)
     sound = content.replace("Ann", "cleo").replace("ann ", "dora").replace("\n1,", "\nhi 1,").replace("\n2,", "\nhi 2,")
     assert message[2:] not in told(tmp_path, monkeypatch, capsys, sound)
+
+
+def test_who_was_asked_is_shown_even_where_raking_fails(tmp_path, monkeypatch, capsys):
+    content = "q,a,b,w,who,sex\nhi,x,y,left,ann,f\nhi,x,y,tie,bob,m\nhi,x,y,left,cleo,f\n"
+    given = ("--feedback.attributes", "[sex]", "--population.margins.sex")
+    text = told(tmp_path, monkeypatch, capsys, content, *given, "{f: 0.5, m: 0.5}")
+    assert "2 (66.7 %)" in text
+    assert "raked weights would go from 0.75 to 1.50 (mean 1), effective sample size 2.7 of 3 annotators" in text
+    monkeypatch.setattr(cli, "console", Console(file=(shown := io.StringIO()), width=80))
+    text = told(tmp_path, monkeypatch, capsys, content, *given, "{f: 0.5, x: 0.5}", "--population.rake", "true")
+    assert "its margins do not name: m 1" in text
+    assert "Nobody was asked of sex = x, which is 50.0 % of the population" in " ".join(shown.getvalue().split())
