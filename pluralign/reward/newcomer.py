@@ -13,7 +13,8 @@ from pluralign.errors import InputError
 from pluralign.reward.items import advantage
 from pluralign.reward.judgements import Acts, Judgements
 from pluralign.reward.population import AbstractPopulation, Population
-from pluralign.reward.response import RATER
+from pluralign.reward.prediction import check
+from pluralign.reward.response import RATER, SHARED
 from pluralign.types import Features, Feedback, RewardPosterior
 
 
@@ -32,10 +33,11 @@ def newcomer(posterior: RewardPosterior, *, people: int = 1, seed: int = 0) -> R
         InputError: the posterior does not say of what model it is.
     """
     population = _population(posterior)
-    common = {name: np.repeat(value, people, 0) for name, value in posterior.common.items()}
-    z = np.random.default_rng(seed).standard_normal((len(posterior.weights) * people, _latents(population, posterior)))
+    draws = len(posterior.weights) * people
+    repeated = _select(posterior, np.repeat(np.arange(len(posterior.weights)), people))
+    z = np.random.default_rng(seed).standard_normal((draws, 1, _latents(population, posterior)))
     with jax.enable_x64(False):
-        return _posterior(posterior, population, common, z, people)
+        return _posterior(repeated, population, z, ("newcomer",), np.ones(1))
 
 
 def adapt(
@@ -47,64 +49,60 @@ def adapt(
     steps: int = 100,
     seed: int = 0,
 ) -> RewardPosterior:
-    """Return what is known of a newcomer after some judgements, without fitting anything again.
+    """Return what is known of newcomers after some judgements, without fitting anything again.
 
         p(z | said, draw) ∝ Normal(z; 0, 1) P(said | person(draw, z))
 
     A person of the population is a function of independent standard normals `z`, so elliptical slice sampling (Murray,
-    Adams and MacKay 2010) applies as it is to every population and response: a chain for each of `draws` draws of the
-    population, started at a newcomer. What is known of the population stays as it is; a refit to everybody's judgements
-    would change it by one person's worth.
+    Adams and MacKay 2010) applies as it is to every population and response: a chain per annotator for each of `draws`
+    draws of the population, started at somebody nobody has met. What is known of the population stays as it is; a refit
+    to everybody's judgements would change it by the newcomers' worth.
 
     Args:
         posterior: fitted to others.
-        votes: judgements of one annotator; if the posterior has item effects, of the items that it was fitted to.
+        votes: judgements of the newcomers; if the posterior has item effects, of the items that it was fitted to.
         phi: features of the items of `votes`, from the same feature map.
-        draws: chains, and draws of the result.
+        draws: chains per annotator, and draws of the result.
         steps: of each chain.
         seed: of the chains.
 
     Returns:
-        A posterior with one voter and one annotator, for `predict`, `score` and rules.
+        A posterior whose voters are the annotators of `votes`, for `predict`, `score` and rules.
 
     Raises:
-        InputError: `votes` has another number of annotators than one, or features and items are others.
+        InputError: features or items are not those of the posterior.
     """
     population = _population(posterior)
-    if len(votes.annotators) != 1:
-        raise InputError(f"votes holds {len(votes.annotators)} annotators; adapt to one at a time.")
     if draws < 1 or steps < 1:
         raise InputError(f"draws is {draws} and steps {steps}; both must be at least 1.")
     judgements = Judgements.read(votes, phi)
-    if judgements.names != posterior.features:
-        raise InputError(f"phi has the features {judgements.names}, the posterior was fitted to {posterior.features}.")
-    quality = posterior.quality
-    if quality is not None and quality.shape[1] != len(judgements.phi):
-        raise InputError(
-            f"votes has {len(judgements.phi)} items, the posterior's item effects are of {quality.shape[1]}; keep the "
-            "items of the fit in the feedback of the newcomer."
-        )
-    keep = np.linspace(0, len(posterior.weights) - 1, draws).round().astype(int)
-    thinned = replace(
-        posterior,
-        weights=posterior.weights[keep],
-        rater={name: value[keep] for name, value in posterior.rater.items()},
-        common={name: value[keep] for name, value in posterior.common.items()},
-        quality=None if quality is None else quality[keep],
-    )
-    latents = _latents(population, posterior)
+    check(posterior, judgements)
+    thinned = _select(posterior, np.linspace(0, len(posterior.weights) - 1, draws).round().astype(int))
+    shape = (draws, judgements.annotators, _latents(population, posterior))
+    start = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
     with jax.enable_x64(False):
         acts = [_padded(Acts.of(form, judgements, 1.0)) for form in judgements.blocks]
         levels = tuple(len(scale.labels) for scale in judgements.scales)
         keys = jax.random.split(jax.random.key(seed), draws)
-        start = np.random.default_rng(seed).standard_normal((draws, latents)).astype(np.float32)
         z = _chains(population, levels, steps, keys, start, thinned.common, thinned.quality, acts)
-        return _posterior(thinned, population, thinned.common, np.asarray(z), 1)
+        weight = np.asarray(votes.annotators["weight"], np.float64)
+        names = tuple(str(name) for name in votes.annotators["id"])
+        return _posterior(thinned, population, np.asarray(z), names, weight / weight.sum())
+
+
+def _select(posterior: RewardPosterior, draws: np.ndarray) -> RewardPosterior:
+    return replace(
+        posterior,
+        weights=posterior.weights[draws],
+        rater={name: value[draws] for name, value in posterior.rater.items()},
+        common={name: value[draws] for name, value in posterior.common.items()},
+        quality=None if posterior.quality is None else posterior.quality[draws],
+    )
 
 
 def _padded(acts: Acts) -> Acts:
-    """Return acts whose number is a power of two: chains compiled for it serve all numbers down to the one below."""
-    if len(acts.buckets) != 1:  # several objectives
+    """Return the acts of one newcomer padded to a power of two: compiled once, chains serve many numbers of acts."""
+    if acts.annotators > 1 or len(acts.buckets) != 1:
         return acts
     count, (who, x) = len(acts.counts), acts.buckets[0]
     index = np.arange(1 << (count - 1).bit_length()) % count
@@ -127,44 +125,42 @@ def _chains(
     quality: Any,
     blocks: list[Acts],
 ) -> Any:
-    """Return where elliptical slice sampling ends, a chain per draw."""
-
-    def log_likelihood(z: Any, common: dict[str, Any], quality: Any) -> Any:
-        weights, noise = _person(population, common, z)
-        total = jnp.zeros(())
-        for acts in blocks:
-            utility = acts.utility(weights[None] / common["unit"])
-            if quality is not None:
-                utility = utility + advantage(acts, quality)
-            total += acts.total(population.response.log_probability(acts, utility, noise, levels)).sum()
-        return total
+    """Return where elliptical slice sampling ends, `[draw annotator latent]`."""
 
     def chain(key: Any, z: Any, common: dict[str, Any], quality: Any) -> Any:
-        density = lambda z: log_likelihood(z, common, quality)  # noqa: E731
+        def density(z: Any) -> Any:
+            """Log likelihood of what each annotator said."""
+            weights, noise = _people(population, common, z)
+            total = jnp.zeros(len(z))
+            for acts in blocks:
+                utility = acts.utility(weights / common["unit"])
+                if quality is not None:
+                    utility = utility + advantage(acts, quality)
+                total += acts.total(population.response.log_probability(acts, utility, noise, levels))
+            return total
 
         def step(state: Any, key: Any) -> Any:
             z, here = state
             ellipse, level, turn, shrink = jax.random.split(key, 4)
             other = jax.random.normal(ellipse, z.shape)
-            bar = here + jnp.log(jax.random.uniform(level))
-            angle = 2 * jnp.pi * jax.random.uniform(turn)
+            bar = here + jnp.log(jax.random.uniform(level, here.shape))
+            angle = 2 * jnp.pi * jax.random.uniform(turn, here.shape)
 
             def point(angle: Any) -> Any:
-                return z * jnp.cos(angle) + other * jnp.sin(angle)
+                return z * jnp.cos(angle)[:, None] + other * jnp.sin(angle)[:, None]
 
             def narrow(state: Any) -> Any:
-                angle, low, high, _, key = state
-                low, high = jnp.where(angle < 0, angle, low), jnp.where(angle < 0, high, angle)
+                angle, low, high, there, key = state
                 key, now = jax.random.split(key)
-                angle = jax.random.uniform(now, minval=low, maxval=high)
+                out = ~(there > bar)  # NaN counts as outside
+                low, high = jnp.where(out & (angle < 0), angle, low), jnp.where(out & (angle >= 0), angle, high)
+                angle = jnp.where(out, jax.random.uniform(now, here.shape, minval=low, maxval=high), angle)
                 return angle, low, high, density(point(angle)), key
 
-            # The bracket shrinks to the present point, so the loop ends; NaN counts as outside.
-            found = jax.lax.while_loop(
-                lambda state: ~(state[3] > bar),
-                narrow,
-                (angle, angle - 2 * jnp.pi, angle, density(point(angle)), shrink),
-            )
+            # The bracket shrinks to the present point, so the loop ends.
+            outside = lambda state: (~(state[3] > bar)).any()  # noqa: E731
+            first = (angle, angle - 2 * jnp.pi, angle, density(point(angle)), shrink)
+            found = jax.lax.while_loop(outside, narrow, first)
             return (point(found[0]), found[3]), None
 
         return jax.lax.scan(step, (z, density(z)), jax.random.split(key, steps))[0][0]
@@ -172,9 +168,12 @@ def _chains(
     return jax.vmap(chain, (0, 0, 0, None if quality is None else 0))(keys, start, common, quality)
 
 
-def _person(population: AbstractPopulation, common: dict[str, Any], z: Any) -> tuple[Any, dict[str, Any]]:
-    own = z.shape[0] - population.response.latents()
-    return population.person(common, z[:own]), population.response.person(common, z[own:])
+def _people(population: AbstractPopulation, common: dict[str, Any], z: Any) -> tuple[Any, dict[str, Any]]:
+    """Return weights `[annotator objective feature]` and noise of the people at `z [annotator latent]`, in one draw."""
+    own = z.shape[1] - population.response.latents()
+    weights = jax.vmap(partial(population.person, common))(z[:, :own])
+    noise = jax.vmap(partial(population.response.person, common))(z[:, own:])
+    return weights, noise | {name: common[name] for name in SHARED if name in common}
 
 
 def _population(posterior: RewardPosterior) -> AbstractPopulation:
@@ -188,18 +187,15 @@ def _latents(population: AbstractPopulation, posterior: RewardPosterior) -> int:
 
 
 def _posterior(
-    like: RewardPosterior, population: AbstractPopulation, common: dict[str, Any], z: np.ndarray, people: int
+    like: RewardPosterior, population: AbstractPopulation, z: np.ndarray, names: tuple[str, ...], mass: np.ndarray
 ) -> RewardPosterior:
-    """Return the persons at `z [draw latent]` as the one voter of a posterior."""
-    weights, noise = jax.jit(jax.vmap(partial(_person, population)))(common, z.astype(np.float32))
-    weights = np.asarray(weights) / np.asarray(common["unit"])[:, None, None]
+    """Return the people at `z [draw annotator latent]` as the voters of a posterior."""
+    weights, noise = jax.jit(jax.vmap(partial(_people, population)))(like.common, z.astype(np.float32))
     return replace(
         like,
-        weights=weights[:, None],
-        mass=np.ones(1),
-        voters=("newcomer",),
+        weights=np.asarray(weights) / like.common["unit"][:, None, None, None],
+        mass=mass,
+        voters=names,
         membership=None,
         rater={name: np.asarray(noise[name]) for name in RATER if name in noise},
-        common=common,
-        quality=None if like.quality is None else np.repeat(like.quality, people, 0),
     )

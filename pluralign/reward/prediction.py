@@ -13,10 +13,10 @@ from pluralign.errors import InputError
 from pluralign.reward.items import advantage
 from pluralign.reward.judgements import PAIRS, TIE, Acts, Judgements, outcomes
 from pluralign.reward.population import Population
-from pluralign.reward.response import Noise, Response
+from pluralign.reward.response import SHARED, Noise, Response
 from pluralign.types import Features, Feedback, RewardPosterior, Score
 
-BLOCK = 2_000_000  # entries [draw act] at a time
+BLOCK = 8_000_000  # entries [draw voter act slot slot] at a time
 
 
 def response_of(posterior: RewardPosterior) -> Response:
@@ -44,7 +44,7 @@ def predict(posterior: RewardPosterior, feedback: Feedback, phi: Features) -> Fl
     """
     outcomes(feedback)
     judgements = Judgements.read(feedback, phi)
-    _check(posterior, judgements)
+    check(posterior, judgements, people=True)
     possible = 3 if {"tie", "threshold"} & set(posterior.rater) else 2
     out = np.zeros((len(feedback.choices), 3))
     with jax.enable_x64(True):
@@ -73,15 +73,20 @@ def log_predictive(
         InputError: annotators, objectives or features are not those of the posterior.
     """
     judgements = Judgements.read(feedback, phi)
-    _check(posterior, judgements)
+    check(posterior, judgements, people=True)
     levels = tuple(len(scale.labels) for scale in judgements.scales)
     with jax.enable_x64(True):
         return {form: _log_predictive(posterior, Acts.of(form, judgements, 1.0), levels) for form in judgements.blocks}
 
 
-def _check(posterior: RewardPosterior, judgements: Judgements) -> None:
+def check(posterior: RewardPosterior, judgements: Judgements, *, people: bool = False) -> None:
+    """Raise unless judgements speak of the features, objectives, items and (if `people`) annotators of a posterior.
+
+    Raises:
+        InputError: naming what differs.
+    """
     members = len(posterior.voters) if posterior.membership is None else len(posterior.membership)
-    if members != judgements.annotators:
+    if people and members != judgements.annotators:
         raise InputError(f"feedback has {judgements.annotators} annotators, the posterior was fitted to {members}.")
     if judgements.names != posterior.features:
         raise InputError(f"phi has the features {judgements.names}, the posterior was fitted to {posterior.features}.")
@@ -102,7 +107,7 @@ def _log_predictive(posterior: RewardPosterior, acts: Acts, levels: tuple[int, .
     noise: Noise = dict(posterior.rater)
     if "lapse" in noise:
         noise["lapse_logit"] = scipy.special.logit(noise["lapse"].astype(np.float64))
-    noise |= {name: posterior.common[name] for name in ("base", "slate_tie") if name in posterior.common}
+    noise |= {name: posterior.common[name] for name in SHARED if name in posterior.common}
     draws = {"weights": posterior.weights, "noise": noise}
     if posterior.quality is not None:
         draws["quality"] = posterior.quality
@@ -121,7 +126,7 @@ def _log_predictive(posterior: RewardPosterior, acts: Acts, levels: tuple[int, .
     several = jax.jit(lambda draws: jax.nn.logsumexp(jax.vmap(one)(draws), 0))
     total = len(posterior.weights)
     voters = 1 if posterior.membership is None else len(posterior.voters)
-    chunk = max(1, BLOCK // (len(acts.counts) * voters))
+    chunk = max(1, BLOCK // (len(acts.counts) * voters * acts.item.shape[1] ** 2))
     parts = []
     for start in range(0, total, chunk):
         here = jax.tree.map(lambda value, start=start: value[start : start + chunk].astype(np.float64), draws)

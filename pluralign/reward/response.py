@@ -21,6 +21,9 @@ from pluralign.reward.scatter import scattered
 Noise = dict[str, Any]
 """Parameters by name: of raters `[annotator ...]` in the model, per act where a likelihood takes them."""
 
+SHARED = ("base", "slate_tie")
+"""Noise that all annotators share."""
+
 RATER = ("lapse", "temperature", "position", "tie", "threshold", "leniency", "stretch")
 """Noise that annotators have each for themselves: `RewardPosterior.rater`."""
 
@@ -339,11 +342,11 @@ class Response:
         return len(SPREAD)
 
     def person(self, common: Noise, z: Any) -> Noise:
-        """Return the noise of the person that `z` stands for, `[1]` each, in one draw of `RewardPosterior.common`."""
-        noise = {name: common[name] for name in ("base", "slate_tie") if name in common}
+        """Return the noise of the person that `z` stands for, in one draw of `RewardPosterior.common`."""
+        noise: Noise = {}
         for (name, (scale, centre, link)), own in zip(SPREAD.items(), z, strict=True):
             if scale in common or centre in common:
-                noise[name] = link(jnp.reshape(common.get(centre, 0.0) + common.get(scale, 0.0) * own, (1,)))
+                noise[name] = link(common.get(centre, 0.0) + common.get(scale, 0.0) * own)
         if "lapse_logit" in noise:
             noise["lapse"] = jax.nn.sigmoid(noise["lapse_logit"])
         return noise
