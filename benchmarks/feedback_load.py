@@ -1,12 +1,16 @@
-"""How long it takes, and how much memory, to read a million comparisons into a checked `Feedback`.
+"""How long it takes, and how much memory, to read a million comparisons into a checked `Feedback` and to describe it.
 
-    python benchmarks/feedback_load.py [--comparisons 1000000] [--formats parquet csv jsonl chat]
+    python benchmarks/feedback_load.py [--comparisons 1000000] [--formats parquet crowded csv jsonl chat]
 
-The limit is a bare pyarrow read of the same columns of the same file in the same run (for JSON lines, whose reader
-in pyarrow takes all columns, of the whole file): no reader that checks anything can be faster. Every measurement has
-a process of its own, so that peak memory is that of one read; seconds are wall time without imports, `cpu` is time of
-the processor (all threads), which tells more where the machine is shared.
-`chat` holds a tenth of the comparisons, each text a conversation with roles.
+The limit is a bare pyarrow read of the same columns of the same file in the same run; for `jsonl` and `chat` a bare
+loop of `json.loads` over the lines, which keeps nothing: no reader that checks anything can be faster. Every
+measurement has a process of its own, so that peak memory is that of one read; seconds are wall time without imports,
+`cpu` is time of the processor (all threads), which tells more where the machine is shared. `described` is the same
+with `describe` after it. `text` is how many bytes the different texts have, which every reader has to hold.
+`crowded` has only 400 items, so that many annotators judge each pair; `chat` holds a tenth of the comparisons, each
+text a conversation with roles.
+
+The bounds of a million comparisons from Parquet: 10 s for both, and 1 GB.
 """
 
 import argparse
@@ -20,11 +24,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.json
 import pyarrow.parquet
 
 NAMES = {"prompt": "prompt", "first": "left", "second": "right", "outcome": "winner", "annotator": "worker"}
@@ -39,13 +43,13 @@ def texts(rng: np.random.Generator, n: int, words: int) -> pa.Array:
     return pa.array([f"{i}: {' '.join(row)}." for i, row in enumerate(picked)])
 
 
-def chunks(comparisons: int, seed: int = 0) -> Iterator[pa.Table]:
+def chunks(comparisons: int, asked: int = PROMPTS, seed: int = 0) -> Iterator[pa.Table]:
     """Yield comparisons of random pairs of ten responses to each of 5,000 prompts, `CHUNK` rows at a time."""
     rng = np.random.default_rng(seed)
-    prompts, responses = texts(rng, PROMPTS, 30), texts(rng, PROMPTS * RESPONSES, 60)
+    prompts, responses = texts(rng, asked, 30), texts(rng, asked * RESPONSES, 60)
     for start in range(0, comparisons, CHUNK):
         n = min(CHUNK, comparisons - start)
-        prompt, left = rng.integers(0, PROMPTS, n), rng.integers(0, RESPONSES, n)
+        prompt, left = rng.integers(0, asked, n), rng.integers(0, RESPONSES, n)
         right = (left + rng.integers(1, RESPONSES, n)) % RESPONSES
         columns = {
             "prompt": prompts.take(pa.array(prompt)),
@@ -57,14 +61,19 @@ def chunks(comparisons: int, seed: int = 0) -> Iterator[pa.Table]:
         yield pa.table(columns)
 
 
-def write_parquet(path: Path, comparisons: int) -> None:
+def write_parquet(path: Path, comparisons: int, asked: int = PROMPTS) -> None:
     """Write with pyarrow's own settings."""
     writer = None
-    for chunk in chunks(comparisons):
+    for chunk in chunks(comparisons, asked):
         writer = writer or pyarrow.parquet.ParquetWriter(path, chunk.schema)
         writer.write_table(chunk)
     assert writer is not None
     writer.close()
+
+
+def write_crowded(path: Path, comparisons: int) -> None:
+    """Write comparisons of the responses to 40 prompts."""
+    write_parquet(path, comparisons, 40)
 
 
 def write_csv(path: Path, comparisons: int) -> None:
@@ -95,11 +104,30 @@ def write_chat(path: Path, comparisons: int) -> None:
                 file.write(json.dumps(row) + "\n")
 
 
-def load(path: Path) -> int:
-    """Read the file with `Table`; return how many comparisons there are."""
+def votes(path: Path) -> Any:
+    """Read the file with `Table`."""
     from pluralign.feedback import Table
 
-    return len(Table(path, **NAMES).load().choices)
+    return Table(path, **NAMES).load()  # pyright: ignore[reportArgumentType]
+
+
+def load(path: Path) -> int:
+    """Return how many comparisons there are."""
+    return len(votes(path).choices)
+
+
+def described(path: Path) -> int:
+    """Read the file and describe it."""
+    from pluralign.feedback import describe
+
+    return describe(votes(path)).judgements
+
+
+def distinct(path: Path) -> int:
+    """Return how many bytes the different texts of items and annotators have."""
+    read = votes(path)
+    columns = read.items["prompt"][:], read.items["response"][:], read.annotators["id"][:]
+    return sum(len(text.encode()) for column in columns for text in set(column))
 
 
 def bare_parquet(path: Path) -> int:
@@ -116,12 +144,14 @@ def bare_csv(path: Path) -> int:
 
 
 def bare_json(path: Path) -> int:
-    """Read everything and keep it."""
-    return len(pyarrow.json.read_json(path))
+    """Read every line and keep none."""
+    with open(path, "rb") as file:
+        return sum(bool(json.loads(line)) for line in file)
 
 
 FORMATS: dict[str, tuple[str, Callable[[Path, int], None], Callable[[Path], int]]] = {
     "parquet": ("votes.parquet", write_parquet, bare_parquet),
+    "crowded": ("crowded.parquet", write_crowded, bare_parquet),
     "csv": ("votes.csv", write_csv, bare_csv),
     "jsonl": ("votes.jsonl", write_jsonl, bare_json),
     "chat": ("chat.jsonl", write_chat, bare_json),
@@ -169,17 +199,22 @@ def main() -> None:
         folder = arguments.folder or Path(passing)
         folder.mkdir(parents=True, exist_ok=True)
         columns = f"{'seconds':>8} {'cpu':>6} {'GB':>6}"
-        print(f"{'format':8} {'rows':>9} {'file GB':>8} |{columns} |{columns} of pyarrow | ratio, of cpu")
+        print(
+            f"{'format':8} {'rows':>9} {'file GB':>8} {'text GB':>8} |{columns} |{columns} described |{columns} bare | "
+            "ratio, of cpu"
+        )
         for name in arguments.formats:
             file, write, bare = FORMATS[name]
             path = folder / file
             if not path.exists():
                 write(path, arguments.comparisons)
-            limit, ours = measured(bare, path), measured(load, path)
-            assert ours.rows == limit.rows, f"{ours.rows} of {limit.rows} comparisons arrived"
+            limit, ours, told = (measured(job, path) for job in (bare, load, described))
+            assert ours.rows == limit.rows == told.rows, f"{ours.rows} of {limit.rows} comparisons arrived"
             size, ratios = path.stat().st_size / 1e9, (ours.seconds / limit.seconds, ours.cpu / limit.cpu)
             print(
-                f"{name:8} {ours.rows:9,} {size:8.2f} |{ours} |{limit}            | {ratios[0]:5.1f} {ratios[1]:7.1f}"
+                f"{name:8} {ours.rows:9,} {size:8.2f} {measured(distinct, path).rows / 1e9:8.3f} |{ours} |{told}"
+                f"           |{limit}      | {ratios[0]:5.1f} {ratios[1]:7.1f}",
+                flush=True,
             )
 
 
