@@ -177,10 +177,14 @@ class PlackettLuce:
         return likelihood.davidson_luce(utility, rank, noise.get("slate_tie"), shown)
 
     def log_outcomes(self, rank: Any, shown: Any) -> Any:
-        """Return the log of the number of rankings with as many places, for one who ranks at random."""
+        """Return the log of the number of rankings with as many places, for one who ranks at random.
+
+        Where nothing is left unranked, ties may have filled fewer places than there were: then there was one per slot.
+        """
         upto = range(rank.shape[-1] + 1)
         table = [[likelihood.log_rankings(slots, places, self.ties) for places in upto] for slots in upto]
-        return jnp.asarray(table)[shown.sum(-1), rank.max(-1) + 1]
+        slots, complete = shown.sum(-1), ((rank >= 0) | ~shown).all(-1)
+        return jnp.asarray(table)[slots, jnp.where(complete, slots, rank.max(-1) + 1)]
 
 
 @dataclass(frozen=True)
