@@ -289,13 +289,127 @@ def topics(name: str, votes: Votes, phi: Features, inference, validate: bool, on
     console.print(table, "")
 
 
+def folds(votes: Votes, phi: Features, inference, only: str | None) -> None:
+    """Print how well newcomers are predicted after 0, 5 and 20 of their judgements, without fitting again.
+
+    Workers with 25 judgements that are no tie or more, in five folds; each one's judgements in random order: the first
+    20 may be learned from, the others are predicted whatever the number learned from.
+    """
+    rng = np.random.default_rng(0)
+    rows = np.flatnonzero(votes.outcome != TIE)
+    who = votes.annotator[rows]
+    people = rng.permutation(np.flatnonzero(np.bincount(who) >= 25))
+    order = {a: rng.permutation(rows[who == a]) for a in people}
+    table = header(
+        f"llmfao, {len(people)} newcomers in five folds: log loss ± error, accuracy, macro, ECE",
+        *(f"after {k} judgements" for k in (0, 5, 20)),
+    )
+    for label, make in MODELS.items():
+        if only is not None and only not in label:
+            continue
+        parts: dict[int, list[np.ndarray]] = {0: [], 5: [], 20: []}
+        tested, seconds = [], 0.0
+        for fold in np.array_split(people, 5):
+            posterior, took = fit(make(), votes, rows[~np.isin(who, fold)], phi, inference)
+            test = np.concatenate([order[a][20:] for a in fold])
+            tested.append(test)
+            for k, found in parts.items():
+                known = posterior
+                if k:
+                    said = np.concatenate([order[a][:k] for a in fold])
+                    known = reward.adapt(posterior, votes.feedback(said), phi)
+                found.append(predict(known, votes, test, phi))
+            seconds += took
+        test = np.concatenate(tested)
+        cells = [str(measure(np.concatenate(found), votes, test)) for found in parts.values()]
+        table.add_row(label, *cells, f"{seconds:.0f} s", "")
+    console.print(table, "")
+
+
+def sushi(folder: Path, inference, only: str | None) -> None:
+    """Print how well rankings of ten kinds of sushi by new people are predicted, and pairs after some of theirs."""
+    lines = (folder / "preflib" / "00014-sushi" / "00014-00000001.soc").read_text(encoding="utf-8").splitlines()
+    rankings = []
+    for line in lines:
+        if not line.startswith("#") and ":" in line:
+            count, order = line.split(":")
+            rankings += int(count) * [[int(i) - 1 for i in order.split(",")]]
+    order = np.array(rankings)
+    rng = np.random.default_rng(0)
+    test = np.sort(rng.permutation(len(order))[:1000])
+    learn = np.delete(order, test, 0)
+    pairs = np.array([(i, j) for i in range(10) for j in range(i + 1, 10)])
+    asked = np.stack([pairs[rng.permutation(45)] for _ in test])
+    place = np.argsort(order[test], 1)
+    phi = Features(
+        phi=np.eye(10),
+        prompt_id=np.zeros(10, int),
+        names=tuple(f"sushi {i}" for i in range(10)),
+        origin=np.zeros(10),
+        basis=np.eye(10),
+    )
+
+    def said(slate: np.ndarray, rank: np.ndarray, annotator: np.ndarray, people: int) -> Feedback:
+        n = len(slate)
+        items = {"prompt_id": [0] * 10, "prompt": ["sushi"] * 10, "response": [str(i) for i in range(10)]}
+        return Feedback(
+            items=datasets.Dataset.from_dict(items),
+            annotators=datasets.Dataset.from_dict({"id": [str(a) for a in range(people)], "weight": [1.0] * people}),
+            objectives=("overall",),
+            choices=Choices(slate, rank, annotator, np.zeros(n, int), np.full(n, -1)),
+            grades=Grades.none(),
+        )
+
+    def compared(which: slice) -> Feedback:
+        """Pairs of every test voter, shown in the order asked."""
+        who = np.repeat(np.arange(len(test)), asked[:, which].shape[1])
+        slate = asked[:, which].reshape(-1, 2)
+        return said(slate, np.argsort(np.argsort(place[who[:, None], slate], 1), 1), who, len(test))
+
+    table = Table("model", "nats a ranking", "pairs, 0 seen", "5 seen", "10 seen", "fit", box=None, header_style="bold")
+    table.title = "sushi: 1,000 new people, rankings of 10; log loss on pairs 11 to 45"
+    ranks = np.broadcast_to(np.arange(10), learn.shape)
+    votes = said(learn, ranks, np.arange(len(learn)), len(learn))
+    unseen = said(order[test], ranks[: len(test)], np.zeros(len(test), int), 1)
+    for label, population in {
+        "Plackett-Luce, pooled": reward.Pooled(response=reward.PLAIN),
+        "mixture of 5": reward.Mixture(5, response=reward.PLAIN),
+        "mixture of 10": reward.Mixture(10, response=reward.PLAIN),
+        "low rank 4": reward.LowRank(4, response=reward.PLAIN),
+        "low rank 6 (declared)": reward.LowRank(6, response=reward.PLAIN),
+    }.items():
+        if only is not None and only not in label:
+            continue
+        start = time.perf_counter()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            posterior = population.fit(votes, phi, inference=inference, seed=0)
+        seconds = time.perf_counter() - start
+        anybody = reward.newcomer(posterior, people=20)
+        nats = -reward.log_predictive(anybody, unseen, phi)["slates"].mean()
+        known = {0: anybody}
+        for k in (5, 10):  # a thousand people at once, so few chains for each
+            known[k] = reward.adapt(posterior, compared(slice(k)), phi, draws=40, steps=40)
+        cells = []
+        for k, who in known.items():
+            rest = compared(slice(10, 45))
+            if not k:  # the same person for all: nothing is known of any
+                c = rest.choices
+                rest = said(c.slate, c.rank, np.zeros(len(c), int), 1)
+            cells.append(-reward.log_predictive(who, rest, phi)["pairs"].mean())
+        table.add_row(label, f"{nats:.3f}", *(f"{x:.3f}" for x in cells), f"{seconds:.0f} s")
+    table.add_row("[dim]uniform", f"[dim]{np.log(np.arange(1, 11)).sum():.3f}", *["[dim]0.693"] * 3, "")
+    table.add_row("[dim]best known to us", "[dim]13.63", "", "[dim]0.549", "[dim]0.520", "")
+    console.print(table, "")
+
+
 INFERENCE = {"svi": reward.SVI(steps=2000), "nuts": reward.NUTS()}
 
 
 def main() -> None:
     """Print the tables that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tasks", nargs="*", default=["llmfao", "ukpconvarg1", "prompts"])
+    parser.add_argument("tasks", nargs="*", default=["llmfao", "ukpconvarg1", "folds", "prompts", "sushi"])
     parser.add_argument("--inference", choices=INFERENCE, default="svi")
     parser.add_argument("--dimensions", type=int)
     parser.add_argument("--only", help="models whose name contains this")
@@ -304,15 +418,19 @@ def main() -> None:
     args = parser.parse_args()
     folder, inference = Path(os.environ["PLURALIGN_DATA"]), INFERENCE[args.inference]
     for name, load in DATA.items():
-        if not {name, "prompts"} & set(args.tasks):
+        if not {name, "prompts", *(["folds"] if name == "llmfao" else [])} & set(args.tasks):
             continue
         votes = load(folder)
         phi = encode(votes, args.dimensions or DIMENSIONS[name])
         for ties in (False, True):
             if name in args.tasks and args.ties in (None, int(ties)):
                 annotators(name, votes, phi, inference, ties, args.validate, args.only)
+        if name == "llmfao" and "folds" in args.tasks:
+            folds(votes, phi, inference, args.only)
         if "prompts" in args.tasks:
             topics(name, votes, phi, inference, args.validate, args.only)
+    if "sushi" in args.tasks:
+        sushi(folder, inference, args.only)
 
 
 if __name__ == "__main__":
