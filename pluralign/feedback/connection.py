@@ -1,4 +1,5 @@
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -31,8 +32,12 @@ class Connection:
     camps: int
     with_itself: int
 
-    def sentence(self) -> str:
-        """Return what is not identified, in one sentence; empty if all that was judged hangs together."""
+    def sentence(self, alike: int = 0) -> str:
+        """Return what is not identified, in one sentence; empty if all that was judged hangs together.
+
+        Args:
+            alike: of how many other objectives the same is true.
+        """
         gaps = [
             (
                 self.pieces,
@@ -45,7 +50,17 @@ class Connection:
         told = [text for gap, text in gaps if gap]
         if not told:
             return ""
-        return f"On {self.objective!r} these judgements alone do not say {'; nor '.join(told)}: only features can."
+        others = f" and {alike} other objective{'s' * (alike > 1)}" if alike else ""
+        asked = f"On {'each of ' * (alike > 0)}{self.objective!r}{others}"
+        return f"{asked} these judgements alone do not say {'; nor '.join(told)}: only features can."
+
+
+def sentences(found: Iterable[Connection]) -> Iterator[str]:
+    """Yield what is not identified; once for objectives of which the same can be said."""
+    alike: dict[str, list[Connection]] = {}
+    for connection in found:
+        alike.setdefault(replace(connection, objective="").sentence(), []).append(connection)
+    yield from (same[0].sentence(len(same) - 1) for told, same in alike.items() if told)
 
 
 def connections(feedback: Feedback) -> tuple[Connection, ...]:

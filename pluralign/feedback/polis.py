@@ -286,7 +286,9 @@ def _texts(rows: Rows, name: str) -> list[str]:
 
 
 def _counts(rows: Rows, name: str) -> Int[np.ndarray, " row"]:
-    return cells.meant(rows, name, lambda word: int(word) if word.isdecimal() else None, "It is a number of votes.")
+    return cells.meant(
+        rows, name, lambda word: int(word) if word.isdecimal() and len(word) < 16 else None, "It is a number of votes."
+    )
 
 
 def _unique(rows: Rows, name: str) -> None:

@@ -15,6 +15,9 @@ from pluralign.types import Choices, Feedback, Grades, Scale
 
 STRICT, COMPLETE, TYPES = ("soc", "soi"), ("soc", "toc"), ("soc", "soi", "toc", "toi", "cat")
 LISTS = str.maketrans("{}", "[]")  # `1,{2,3}` becomes the inside of a JSON list
+DIGITS = 15
+CELLS = 10**8
+"""Voters times alternatives that a file may state: one line can stand for any number of voters."""
 
 
 @dataclass(frozen=True)
@@ -165,12 +168,13 @@ def _read(path: Path) -> _Ballots:
         )
 
     def number(key: str) -> int:
-        if not header.get(key, "").isdecimal():
-            raise InputError(f"{path} needs a header line `# {key}: <number>`; it has {header.get(key)!r}.")
+        if not _is_number(header.get(key, "")):
+            found = repr(header[key][:40]) if key in header else None
+            raise InputError(f"{path} needs a header line `# {key}: <number>`; it has {found}.")
         return int(header[key])
 
     def named(what: str, n: int) -> list[str]:
-        keys = [f"{what} NAME {i + 1}" for i in range(n)]
+        keys = [f"{what} NAME {i + 1}" for i in range(min(n, len(header) + 1))]  # one more than there can be
         lost = [key for key in keys if not header.get(key)]
         if lost:
             raise InputError(f"{path} has no header line `# {lost[0]}: ...`, of {n} that the header announces.")
@@ -185,15 +189,23 @@ def _read(path: Path) -> _Ballots:
     names = named("ALTERNATIVE", number("NUMBER ALTERNATIVES"))
     categories = named("CATEGORY", number("NUMBER CATEGORIES")) if kind == "cat" else []
     count, level = np.zeros(len(body), np.int64), np.full((len(body), len(names)), -1, np.int32)
+    voters = 0
     for row, (n, line) in enumerate(body):
         count[row], groups = _ballot(f"{path}, line {n}", line)
+        voters += int(count[row])
+        if voters * len(names) > CELLS:
+            raise InputError(
+                f"{path}, line {n}: the ballots so far stand for {voters:,} voters; times {len(names)} alternatives "
+                f"that is more than {CELLS:,}, too many to make each of them an annotator. If the numbers are right, "
+                "divide all of them by the same, here and in the header."
+            )
         listed = [x - 1 for group in groups for x in group]
         fault = _fault(kind, groups, listed, len(names), len(categories))
         if fault:
             raise InputError(f"{path}, line {n}: {fault} Mend the line or the data type.")
         level[row, listed] = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
     for key, found in (
-        ("NUMBER VOTERS", int(count.sum())),
+        ("NUMBER VOTERS", voters),
         ("NUMBER UNIQUE PREFERENCES" if kind == "cat" else "NUMBER UNIQUE ORDERS", len(body)),
     ):
         if number(key) != found:
@@ -209,14 +221,18 @@ def _ballot(place: str, line: str) -> tuple[int, list[list[int]]]:
     voters, _, order = line.partition(":")
     try:
         groups = [x if isinstance(x, list) else [x] for x in json.loads(f"[{order.translate(LISTS)}]")]
-        if not voters.strip().isdecimal() or not all(type(x) is int for group in groups for x in group):
+        if not _is_number(voters.strip()) or not all(type(x) is int for group in groups for x in group):
             raise ValueError("numbers only")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         short = line.strip()[:40]
         raise InputError(
             f"{place}: {short!r} is no ballot ({error}); a ballot is `voters: alternatives`, such as `3: 1,{{2,4}}`."
         ) from error
     return int(voters), groups
+
+
+def _is_number(word: str) -> bool:
+    return word.isdecimal() and len(word) <= DIGITS
 
 
 def _fault(kind: str, groups: list[list[int]], listed: list[int], n: int, categories: int) -> str | None:

@@ -40,13 +40,14 @@ class Rankings(AbstractSource):
     those that show one response twice.
 
     Args:
-        path: file (text files also with .gz), or in Python a `datasets.Dataset`.
+        path: file (text files also with .gz), folder of `Dataset.save_to_disk`, or in Python a `datasets.Dataset`.
         prompt: column with the prompt's text; the same for all rows of an act.
         responses: columns with the responses' texts as they were shown (a blank cell is an empty slot), or the column.
         annotator: column with the annotator's id.
         ranks: columns with the ranks of these responses, or the column: whole numbers, the lowest (1, or 0 in the whole
             file) = best, equal = tie, blank = shown but not ranked.
-        best: column that says which response is the best.
+        best: column that says which response is the best; or the one of `responses` that always is, as `chosen` of
+            the columns `chosen` and `rejected`.
         slots: what words in the column `best` mean: a column of `responses`. Case does not matter. Numbers are never
             guessed, since data sets disagree on whether 0 or 1 is the first.
         act: column that names the act, if one row is a response.
@@ -192,6 +193,8 @@ class Rankings(AbstractSource):
     def _best(self, rows: Rows) -> Int[np.ndarray, " row"]:
         """Return the slot of the best response, -1 where it is not said."""
         name, columns = self.best or "", _columns(self.responses)
+        if name in columns:  # whatever its text: it may be the word "rejected"
+            return np.full(len(rows.place), columns.index(name))
         slot = {**{column: column for column in columns}, **self.slots}
         by_name = cells.words({word: columns.index(column) for word, column in slot.items()})
         best, texts = cells.column(rows, name), [cells.column(rows, column) for column in columns]

@@ -37,7 +37,7 @@ class Ratings(AbstractSource):
     and numbers are equal if their values are.
 
     Args:
-        path: file (text files also with .gz), or in Python a `datasets.Dataset`.
+        path: file (text files also with .gz), folder of `Dataset.save_to_disk`, or in Python a `datasets.Dataset`.
         prompt: column with the prompt's text.
         response: column with the text of the response that was graded.
         annotator: column with the annotator's id.

@@ -105,7 +105,7 @@ def read(file: File, wanted: Iterable[str]) -> Rows:
     Raises:
         InputError: no such file, unknown format, no rows, or a line that cannot be read.
     """
-    wanted = tuple(dict.fromkeys(wanted))
+    wanted, file = tuple(dict.fromkeys(wanted)), checked(file)
     try:
         rows = _read_dataset(file, wanted) if isinstance(file, AbstractDataset) else _read_file(Path(file), wanted)
     except OSError as error:
@@ -113,6 +113,36 @@ def read(file: File, wanted: Iterable[str]) -> Rows:
     if not len(rows.place):
         raise InputError(f"{rows.name} has no rows.")
     return rows
+
+
+def checked(file: Any) -> File:
+    """Return what is named if it is a file or a data set with rows; a folder of `save_to_disk` is a data set.
+
+    Raises:
+        InputError: it is something else; with the mend.
+    """
+    if isinstance(file, str | Path):
+        folder = Path(file)
+        if (folder / "state.json").is_file():
+            from datasets import load_from_disk
+
+            try:
+                return load_from_disk(str(folder))  # pyright: ignore[reportReturnType]
+            except Exception as error:  # of many kinds: files that are missing, cut off, or of another version
+                raise InputError(f"{folder} is not a whole data set ({error}); save it again.") from error
+        if (folder / "dataset_dict.json").is_file():
+            splits = sorted(path.name for path in folder.iterdir() if path.is_dir())
+            raise InputError(f"{folder} holds several data sets; name the folder of one of them: {splits}.")
+        return file
+    if isinstance(getattr(file, "column_names", None), dict):
+        raise InputError(f"this is a dictionary of data sets; pass one of its splits: {sorted(file.column_names)}.")
+    if not isinstance(file, AbstractDataset) or not hasattr(file, "__len__"):
+        raise InputError(
+            f"this is of the type {type(file).__name__}, neither the path of a file nor a data set. A stream, or a "
+            "table of another package, becomes one by `datasets.Dataset.from_list(list(stream))`, or "
+            "`.from_pandas(frame)`."
+        )
+    return file
 
 
 def _read_file(path: Path, wanted: tuple[str, ...]) -> Rows:
@@ -134,6 +164,7 @@ def _read_file(path: Path, wanted: tuple[str, ...]) -> Rows:
 
 def fingerprint(file: File, wanted: Iterable[str]) -> str:
     """Return the SHA-256 of a file's bytes, or of the `wanted` columns of a data set."""
+    file = checked(file)
     if not isinstance(file, AbstractDataset):
         try:
             with open(file, "rb") as stream:
@@ -214,7 +245,7 @@ def _read_jsonl(path: Path, wanted: tuple[str, ...]) -> Rows:
 def _read_json(path: Path, wanted: tuple[str, ...]) -> Rows:
     with opened(path) as stream:
         text = "".join(text_lines(path, stream))
-    rows = _json(path, text)
+    rows = json_value(path, text)
     if not isinstance(rows, list):
         raise InputError(f"{path} holds a JSON {_kind(rows)}; a list of objects, one a judgement, is needed.")
     for n, row in enumerate(rows, 1):
@@ -334,13 +365,13 @@ def text_lines(path: Path, stream: Any) -> Iterator[str]:
 
 def json_object(path: Path, n: int, line: str) -> dict[str, Any]:
     """Read one line of JSON lines."""
-    row = _json(path, line.rstrip("\r\n"), n)
+    row = json_value(path, line.rstrip("\r\n"), n)
     if not isinstance(row, dict):
         raise InputError(f"{path}, line {n} is a JSON {_kind(row)}, not an object.")
     return row
 
 
-def _json(path: Path, text: str, line: int = 1) -> Any:
+def json_value(path: Path, text: str, line: int = 1) -> Any:
     """Read JSON that begins on a line."""
     try:
         return DECODER.decode(text)

@@ -13,7 +13,7 @@ from scipy.special import stdtrit
 
 from pluralign.feedback.agreement import CORRECTION, Agreement, agreement, answers
 from pluralign.feedback.cells import sorted_codes
-from pluralign.feedback.connection import Connection, connections, pieces_of_prompts
+from pluralign.feedback.connection import Connection, connections, pieces_of_prompts, sentences
 from pluralign.feedback.privacy import Personal, column, personal
 from pluralign.feedback.slips import slips
 from pluralign.feedback.suspects import Suspect, crowded, suspects
@@ -22,6 +22,7 @@ from pluralign.types import FORMS, Choices, Feedback
 LEVEL = 0.9
 GROUPS_SHOWN = 12
 NAMED = 5
+ALWAYS = 10  # comparisons from which on it is no chance that the same side wins all of them
 SECOND_LOOK = {
     "careless": "nobody else's answers foretell theirs, so they answer at random or want what nobody else wants",
     "opposite": "they say the contrary of most others, so they answer the wrong way round or want the contrary",
@@ -203,11 +204,22 @@ def describe(feedback: Feedback) -> Summary:
         "simulated": bool(feedback.provenance.get("simulated", False)),
     }
     summary = Summary(**numbers, warnings=())
-    return replace(summary, warnings=(*_warnings(summary, crowded(shared, annotators)), *slips(feedback)))
+    return replace(
+        summary, warnings=(*_warnings(summary, int(decided.sum()), crowded(shared, annotators)), *slips(feedback))
+    )
 
 
-def _warnings(summary: Summary, crowded: bool) -> Iterator[str]:
+def _warnings(summary: Summary, decided: int, crowded: bool) -> Iterator[str]:
     s = summary
+    if s.annotators == 1 and s.judgements:
+        yield "All judgements are by one annotator: nothing can be learned of how people differ."
+    if s.first_wins in (0, 1) and decided >= ALWAYS:
+        side = "first" if s.first_wins else "second"
+        yield (
+            f"The {side} of two always wins, {decided:,} times: the table seems to put the winner there, as columns "
+            "`chosen` and `rejected` do. Then what was shown first is not known, and a model with a position effect "
+            "would explain everything by it."
+        )
     if s.first_wins_interval and not s.first_wins_interval[0] <= 0.5 <= s.first_wins_interval[1]:
         yield (
             f"The first shown wins {_percent(s.first_wins)} of the time: raters lean to one side, "
@@ -227,7 +239,7 @@ def _warnings(summary: Summary, crowded: bool) -> Iterator[str]:
     if s.set_aside:
         yield f"{sum(s.set_aside.values()):,} rows were not used: {_counts(s.set_aside)}."
     if s.judgements:
-        yield from filter(None, (connection.sentence() for connection in s.connections))
+        yield from sentences(s.connections)
     if s.annotators > 1 and s.judgements and not any(a.units for a in s.alphas):
         yield "No two annotators judged the same: how far they agree cannot be told."
     twice = sum(connection.with_itself for connection in s.connections)

@@ -42,7 +42,7 @@ class Table(AbstractSource):
     Nearly every field says where one thing is found; so they are many, and stand side by side.
 
     Args:
-        path: file (text files also with .gz), or in Python a `datasets.Dataset`.
+        path: file (text files also with .gz), folder of `Dataset.save_to_disk`, or in Python a `datasets.Dataset`.
         prompt: column with the prompt's text.
         first: column with the text of the response that was shown first (left).
         second: column with the text of the response that was shown second (right).
@@ -110,10 +110,6 @@ class Table(AbstractSource):
                 "outcome is None, which says that the response shown first won every time; only of a correction is "
                 "that known. Name the column that says who won."
             )
-        for file in (self.path, self.join):
-            splits = getattr(file, "column_names", None)
-            if isinstance(splits, dict):
-                raise InputError(f"this is a dictionary of data sets; pass one of its splits: {sorted(splits)}.")
         taken = sorted({"id", "weight"} & set(self.attributes))
         if taken or len(set(self.attributes)) < len(self.attributes):
             raise InputError(f"attributes is {self.attributes}; names must differ and not be 'id' or 'weight'.")

@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import networkx as nx
 import numpy as np
 from datasets import Dataset
 
-from pluralign.feedback.connection import Connection, connections
+from pluralign.feedback.connection import Connection, connections, sentences
 from pluralign.types import Choices, Feedback, Grades, Scale
 
 
@@ -34,6 +36,11 @@ def test_by_hand():
     )
     for part in ("3 pieces of 1 prompts compare", "3 sets of annotators"):
         assert part in found[0].sentence()
+    more = [replace(found[1], objective=name) for name in ("care", "wit")]
+    assert [s.partition(" these")[0] for s in sentences([*found, *more])] == [
+        "On 'help'",
+        "On each of 'harm' and 2 other objectives",
+    ]
     whole = connections(feedback([0, 0, 0], [(0, 1), (1, 2)], [0, 1], [0, 0]))[0]
     assert whole.sentence() == ""
 

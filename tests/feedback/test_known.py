@@ -285,6 +285,12 @@ def test_another_format_is_told_with_its_place(tmp_path, name, sample, change, m
 def test_cells_are_what_they_must_be(tmp_path):
     row = Row("f.jsonl, line 7", {"n": 2.0, "half": 2.5, "yes": True, "list": [1], "text": "a" * 100})
     assert row.whole("n") == 2
+    lost = Row("f.jsonl, line 7", {"nan": float("nan"), "inf": float("inf"), "old": "0001-01-01 00:00:00"})
+    for name, get in (("nan", lost.whole), ("inf", lost.whole), ("old", lost.time)):
+        with pytest.raises(InputError, match=f"f.jsonl, line 7: '{name}' is .*, not a"):
+            get(name)
+    noon = Row("", {"utc": "2016-01-31 12:00:00", "zone": "2016-01-31T17:00:00+05:00"})
+    assert noon.time("utc") == noon.time("zone") == 1454241600
     for name, get in (("half", row.whole), ("yes", row.whole), ("list", row.rows), ("text", row.row), ("n", row.text)):
         with pytest.raises(InputError, match=f"f.jsonl, line 7: '{name}' is .*, not a"):
             get(name)
@@ -292,6 +298,15 @@ def test_cells_are_what_they_must_be(tmp_path):
         row.text("txt")
     (tmp_path / "v.csv").write_text("a,b\n1,2\n")
     assert [dict(r.cells) for r in table(tmp_path / "v.csv", "b")] == [{"b": "2"}]
+    for text, what in (
+        ("[" * 100_000, "too deep"),
+        ('[{"v": ' + "9" * 5000 + "}]", "4300 digits"),
+        ('[{"v": 1, "v": 2}]', "the name 'v' more than once"),
+        ("[,]", "line 1, column 2: not JSON"),
+    ):
+        (tmp_path / "v.json").write_text(text)
+        with pytest.raises(InputError, match=what):
+            list(rows(tmp_path / "v.json"))
     (tmp_path / "v.parquet").write_text("no")
     with pytest.raises(InputError, match="not a Parquet file"):
         list(rows(tmp_path / "v.parquet"))
@@ -373,6 +388,10 @@ def test_data_commands(tmp_path, monkeypatch, capsys):
     cli.main(["data", "list"])
     out = told(capsys)
     assert all(entry.name in out for entry in known.ENTRIES)
+    narrow = cli.Console(width=80)
+    with narrow.capture() as shown:
+        narrow.print(known.listing())
+    assert all(f" {entry.name} " in shown.get() for entry in known.ENTRIES)  # whole, to be typed
     cli.main(["data", "describe", "multipref"])
     out = told(capsys)
     assert "ODC-BY" in out and "no checksum is known" in out and "judgements" not in out

@@ -99,6 +99,10 @@ def test_categories_become_grades_lowest_first(tmp_path):
         ("soi", ["2: 1,2"], {"voters": 3}, r"line 5: NUMBER VOTERS is 3, but the ballots below add up to 2. Was the"),
         ("soi", ["2: 1,2"], {"unique": 2}, r"line 6: NUMBER UNIQUE ORDERS is 2, but the ballots below add up to 1"),
         ("soi", ["2: 1,2"], {"voters": "many"}, r"needs a header line `# NUMBER VOTERS: <number>`; it has 'many'"),
+        ("soi", ["2: 1,2"], {"voters": "9" * 5000}, r"needs a header line `# NUMBER VOTERS: <number>`; it has '9+'"),
+        ("soi", ["9" * 4000 + ": 1,2"], {"voters": 1}, r"line 11: '9+' is no ballot"),
+        ("soi", ["1: " + "{" * 100_000], {}, r"line 11: '1: \{+' is no ballot"),
+        ("soi", [f"{10**12}: 1,2"], {}, r"line 11: .* stand for 1,000,000,000,000 voters; times 4 .* too many"),
         ("wmd", ["1: 1"], {}, r"the data type 'wmd'; it must be one of soc, soi, toc, toi, cat"),
     ],
 )
@@ -112,6 +116,7 @@ def test_a_bad_header_is_named(tmp_path):
     text = path.read_text()
     for old, new, message in (
         ("# ALTERNATIVE NAME 3: Muffin\n", "", "no header line `# ALTERNATIVE NAME 3: ...`, of 4"),
+        ("ALTERNATIVES: 4", f"ALTERNATIVES: {10**14}", "no header line `# ALTERNATIVE NAME 5: ...`, of 1000"),
         ("Muffin", "Toast", r"line 9: the name 'Toast' is there twice"),
         ("# DATA TYPE: soi\n", "", "no line `# DATA TYPE:`.*before September 2022"),
     ):

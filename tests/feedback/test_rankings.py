@@ -124,6 +124,19 @@ def test_the_best_by_column_word_or_text(tmp_path):
     assert votes.provenance["set_aside"] == {"an act without a rank": 1}
 
 
+def test_chosen_and_rejected(tmp_path):
+    rows = [("x", "y"), ("rejected", "chosen"), ("x", ""), ("", "y"), ("z", "z")]
+    path = write(tmp_path / "v.csv", [{"q": "q", "chosen": c, "rejected": r, "w": "ann"} for c, r in rows])
+    pairs = Rankings(path, prompt="q", responses=("chosen", "rejected"), best="chosen", annotator="w")
+    with pytest.raises(InputError, match=r"v.csv, line 5: an empty response has a rank, or is the best"):
+        pairs.load()
+    write(path, [{"q": "q", "chosen": c, "rejected": r, "w": "ann"} for c, r in rows if c])
+    votes = pairs.load()
+    assert acts(votes) == [("ann", "q", texts, (0, -1), "comparison") for texts in rows[:2]]
+    aside = {"an act of a single response": 1, "an act that shows a response twice": 1}
+    assert votes.provenance["set_aside"] == aside
+
+
 def test_demonstrations(tmp_path):
     rows = [{"question": "q", "answer": text, "worker": "w"} for text in ("x", "", "y")]
     votes = Rankings(write(tmp_path / "r.csv", rows), **{**NAMES, "responses": "answer"}).load()

@@ -236,6 +236,15 @@ def test_grades_forms_objectives_and_groups_are_counted():
     assert [(c.objective, c.never) for c in s.connections] == [("overall", 1), ("safety", 5)]
 
 
+def test_a_winner_who_always_stands_first_is_told():
+    for mark, side in (("<", "first"), (">", "second")):
+        told = describe(votes([(0, i, mark, i + 1) for i in range(10)], [0] * 11, people=1)).warnings
+        assert any(w.startswith(f"The {side} of two always wins, 10 times") for w in told), told
+        assert any(w.startswith("All judgements are by one annotator") for w in told), told
+    few = describe(votes([(a, i, "<", i + 1) for a in range(3) for i in range(3)], [0] * 4, people=3)).warnings
+    assert not any("always" in w or "one annotator" in w for w in few)
+
+
 def test_corrections_say_nothing_of_positions():
     one = votes([(0, 0, "<", 1), (0, 1, ">", 0)], [0, 0])
     corrected = replace(one, choices=replace(one.choices, form=np.array([0, FORMS.index("correction")])))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pluralign import artifacts, feedback
 from pluralign.errors import InputError
-from pluralign.feedback import Table, read
+from pluralign.feedback import Ratings, Table, read
 from pluralign.types import FORMS, Feedback
 
 NAMES = {"prompt": "prompt", "first": "left", "second": "right", "outcome": "winner", "annotator": "worker"}
@@ -434,9 +434,36 @@ def test_a_wrong_field_is_named(change, message):
         Table(**{"path": "v.csv", **NAMES, **change}).load()
 
 
-def test_a_dictionary_of_data_sets_is_refused():
-    with pytest.raises(InputError, match=r"splits: \['test', 'train'\]"):
-        Table(DatasetDict(train=Dataset.from_list(ROWS), test=Dataset.from_list(ROWS)), **NAMES)
+def test_what_is_no_data_set_is_refused(tmp_path):
+    both = DatasetDict(train=Dataset.from_list(ROWS), test=Dataset.from_list(ROWS))
+    stream = both["train"].to_iterable_dataset()
+    both.save_to_disk(tmp_path / "both")
+    for what, message in (
+        (both, r"splits: \['test', 'train'\]"),
+        (tmp_path / "both", r"name the folder of one of them: \['test', 'train'\]"),
+        (stream, "this is of the type IterableDataset, neither .* `datasets.Dataset.from_list"),
+    ):
+        for source in (Table(what, **NAMES), Ratings(what, "question", "left", "worker", "right", "1..5")):
+            with pytest.raises(InputError, match=message):
+                source.load()
+            with pytest.raises(InputError, match=message):
+                source.fingerprint()
+    for what, kind in ((both["train"].to_pandas(), "DataFrame"), (None, "NoneType")):
+        with pytest.raises(InputError, match=rf"this is of the type {kind}, neither .* `\.from_pandas"):
+            read.checked(what)
+
+
+def test_a_data_set_that_was_saved_is_read_from_its_folder(tmp_path):
+    saved, folder = Dataset.from_list(ROWS), tmp_path / "saved"
+    saved.save_to_disk(folder)
+    one, two = Table(saved, **NAMES), Table(folder, **NAMES)
+    assert two.load().choices.rank.tolist() == one.load().choices.rank.tolist()
+    assert two.load().items.to_dict() == one.load().items.to_dict()
+    assert two.load().provenance["files"][0]["name"] == "saved"
+    assert two.fingerprint() == one.fingerprint()
+    next(folder.glob("*.arrow")).write_bytes(b"cut")
+    with pytest.raises(InputError, match="saved is not a whole data set"):
+        Table(folder, **NAMES).load()
 
 
 def test_the_fingerprint_follows_the_bytes(tmp_path):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from pluralign.artifacts import digest
@@ -68,7 +68,7 @@ def entry(name: str) -> Entry:
 
 def listing() -> Table:
     """Return all known data sets as a table: name, title, licence, whether it is on this machine."""
-    table = Table("name", "what it is", "licence", "here", show_lines=True)
+    table = Table(Column("name", no_wrap=True), "what it is", "licence", "here", show_lines=True)
     for known in ENTRIES:
         table.add_row(*map(Text, (known.name, known.title, known.licence, "yes" if known.where() else "")))
     return table

@@ -1,10 +1,8 @@
 """Rows of published files, whose cells are checked as they are used, so that an error names file, place and column."""
 
 import difflib
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +11,8 @@ import pyarrow.parquet
 
 from pluralign.errors import InputError
 from pluralign.feedback import read
-from pluralign.feedback.read import json_object, opened, text_lines
+from pluralign.feedback.read import json_object, json_value, opened, text_lines
+from pluralign.feedback.times import seconds
 
 Word = TypeVar("Word")
 
@@ -44,7 +43,7 @@ class Row:
     def whole(self, name: str) -> int:
         """Return a cell that must be a whole number."""
         value = self[name]
-        if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or value % 1 != 0:
             raise self.wrong(name, "a whole number")
         return int(value)
 
@@ -67,11 +66,11 @@ class Row:
         return meanings[value]
 
     def time(self, name: str) -> int:
-        """Return a cell that must be a date with a time, taken as UTC, in seconds since 1970."""
-        try:
-            return int(datetime.fromisoformat(self.text(name).removesuffix(" UTC")).replace(tzinfo=UTC).timestamp())
-        except ValueError as error:
-            raise self.wrong(name, "a date such as '2016-01-31 16:59:52'") from error
+        """Return a cell that must be a date with a time, in UTC if it names no zone, in seconds since 1970."""
+        found = seconds(self.text(name))
+        if found is None:
+            raise self.wrong(name, "a date since 1970 such as '2016-01-31 16:59:52'")
+        return int(found)
 
     def wrong(self, name: str, needed: str) -> InputError:
         """Return the error that a cell is not what it must be."""
@@ -129,11 +128,7 @@ def _jsonl(path: Path) -> Iterator[Row]:
 def _json(path: Path) -> Iterator[Row]:
     with opened(path) as stream:
         text = "".join(text_lines(path, stream))
-    try:
-        found = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}, line {error.lineno}, column {error.colno}: not JSON ({error.msg}).") from error
-    yield from Row(path.name, {"record": found}).rows("record")
+    yield from Row(path.name, {"record": json_value(path, text)}).rows("record")
 
 
 def _parquet(path: Path) -> Iterator[Row]:
