@@ -73,6 +73,7 @@ class Experiment:
         reward: what is assumed of the population of annotators.
         inference: how the posterior is computed.
         holdout: share of each annotator's judgements that the posterior does not see and is scored on.
+        objectives: how much each objective counts in a voter's utility, by name; needed if there are several.
         scale: what makes utilities of different voters comparable.
         rules: social-choice rules to compare.
         risk: how posterior draws are combined.
@@ -91,6 +92,7 @@ class Experiment:
     reward: Model = field(default_factory=Hierarchical)
     inference: Inference = field(default_factory=NUTS)
     holdout: float = 0.2
+    objectives: dict[str, float] | None = None
     scale: Scale = field(default_factory=StdScale)
     rules: tuple[Rule, ...] = (Utilitarian(), Nash(), Maximin())
     risk: Risk = field(default_factory=Mean)

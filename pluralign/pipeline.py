@@ -9,7 +9,7 @@ stages that depend on it, and a run that was killed goes on at the stage where i
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,15 +23,16 @@ from pluralign.config import Experiment
 from pluralign.errors import ConvergenceWarning
 from pluralign.types import (
     Choice,
+    Choices,
     Estimate,
     Evaluation,
     Features,
     Feedback,
     FitReport,
+    Grades,
     Policy,
     RewardPosterior,
     Sample,
-    Score,
     Truth,
     Utilities,
     Welfare,
@@ -92,7 +93,7 @@ def run(experiment: Experiment, out: str | Path, console: Console | None = None)
     train, test = (
         feedback.holdout(votes, e.holdout, e.seed)
         if e.holdout
-        else (votes, votes.where(np.zeros(len(votes.choices), bool)))
+        else (votes, replace(votes, choices=Choices.none(), grades=Grades.none()))
     )
     key = artifacts.digest(key, e.reward, e.inference, e.holdout, e.seed)
     with warnings.catch_warnings():
@@ -107,8 +108,8 @@ def run(experiment: Experiment, out: str | Path, console: Console | None = None)
         console.print(f"  {score.model:<24} held-out log loss {score.log_loss:.4f} ± {score.stderr:.4f}")
 
     seen, unseen = _split_prompts(votes, e.sampling.prompts, e.seed)
-    key = artifacts.digest(key, e.scale, e.draws, [int(p) for p in seen])
-    utilities = choice.utilities(posterior, phi, scale=e.scale, draws=e.draws, prompts=seen)
+    key = artifacts.digest(key, e.scale, e.draws, [int(p) for p in seen], e.objectives)
+    utilities = choice.utilities(posterior, phi, scale=e.scale, draws=e.draws, prompts=seen, objectives=e.objectives)
     if votes.truth is not None and votes.truth.features == phi.names:
         true = _truth(votes.truth, votes)
         stages.run("truth", Utilities, key, lambda: choice.utilities(true, phi, scale=e.scale, prompts=seen))
@@ -140,7 +141,7 @@ def compare(run_folder: str | Path) -> Table:
     votes = artifacts.load(folder / "feedback", Feedback)
     posterior, phi = RewardPosterior.load(folder / "posterior"), artifacts.load(folder / "features", Features)
     seen, _ = _split_prompts(votes, e.sampling.prompts, e.seed)
-    utilities = choice.utilities(posterior, phi, scale=e.scale, draws=e.draws, prompts=seen)
+    utilities = choice.utilities(posterior, phi, scale=e.scale, draws=e.draws, prompts=seen, objectives=e.objectives)
     groups = np.array(voter_groups(e, posterior, votes))
     before = utilities.expected(utilities.reference)
     table = Table(
@@ -174,17 +175,24 @@ def _split_prompts(votes: Feedback, share: float, seed: int) -> tuple[list[int],
 
 
 def _scores(e: Experiment, posterior: RewardPosterior, train: Feedback, test: Feedback, phi: Features) -> Evaluation:
-    if not len(test.choices):
+    if not len(test.choices) + len(test.grades):
         return Evaluation(notes=("No judgements were held out, so no prediction was scored.",))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a note of the evaluation instead
         pooled = reward.Pooled(response=reward.PLAIN).fit(train, phi, inference=e.inference, seed=e.seed)
-    scores: tuple[Score, ...] = (
+    other = len(test.grades) + int(((test.choices.slate >= 0).sum(1) != 2).sum())
+    scores = [
         reward.score(posterior, test, phi, name=f"posterior ({e.reward.kind})"),
-        reward.score(pooled, test, phi, name="pooled Bradley-Terry"),
-        reward.constant(train, test, name="constant"),
-    )
-    return Evaluation(scores, notes=tuple(f"Pooled baseline: {caveat}" for caveat in pooled.fit.caveats))
+        reward.score(pooled, test, phi, name="pooled" if other else "pooled Bradley-Terry"),
+    ]
+    notes = [f"Pooled baseline: {caveat}" for caveat in pooled.fit.caveats]
+    if other:
+        notes.append(
+            f"{other:,} of the judgements held out are no comparisons of two: no accuracy, no constant baseline."
+        )
+    else:
+        scores.append(reward.constant(train, test, name="constant"))
+    return Evaluation(tuple(scores), notes=tuple(notes))
 
 
 def _truth(truth: Truth, votes: Feedback) -> RewardPosterior:
@@ -239,7 +247,7 @@ def _evaluate(
     by_policy = dict(zip(written, encoded.reshape(len(written), len(asked), n, -1), strict=True))
 
     groups = voter_groups(e, posterior, votes)
-    inferred = choice.utilities(posterior, phi, scale=e.scale, draws=e.draws, prompts=prompts)
+    inferred = choice.utilities(posterior, phi, scale=e.scale, draws=e.draws, prompts=prompts, objectives=e.objectives)
     true = None
     if votes.truth is not None and votes.truth.features == phi.names:
         true = choice.utilities(_truth(votes.truth, votes), phi, scale=e.scale, prompts=prompts)

@@ -630,7 +630,7 @@ class Score:
         model: its name.
         log_loss: mean negative log probability of the outcome, in nats.
         stderr: standard error of `log_loss`, clustered by annotator.
-        accuracy: share of outcomes that were the most probable one.
+        accuracy: share of outcomes that were the most probable one; NaN unless all judgements compare two items.
         judgements: how many were held out.
     """
 

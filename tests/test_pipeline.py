@@ -140,3 +140,17 @@ def test_compare_says_what_every_rule_gives_to_whom(finished):
     told = console.export_text()
     for word in ("utilitarian", "nash", "maximin", "friends", "critics", "everyone"):
         assert word in told
+
+
+@pytest.mark.parametrize("form", ["{kind: ranking}", "{kind: rating}"])
+def test_other_forms_than_comparisons_reach_a_report(tmp_path, form):
+    """Rankings and ratings in, lotteries out; nothing is trained."""
+    changes = {"feedback.form": form, "feedback.tie": "null", "policy": "null", "train": "[]"}
+    pipeline.run(config.parse(SMALL, changes), tmp_path / "run", Console(file=io.StringIO()))
+    posterior = artifacts.load(tmp_path / "run" / "posterior", RewardPosterior)
+    scores = artifacts.load(tmp_path / "run" / "scores", Evaluation)
+    assert [s.model for s in scores.scores] == ["posterior (hierarchical)", "pooled"]
+    assert scores.scores[0].log_loss < scores.scores[1].log_loss  # who judged matters here
+    warmth = posterior.weights[:, :, 0, 0].mean(0)
+    assert warmth[:8].mean() > warmth[8:].mean()
+    assert "no comparisons of two" in (tmp_path / "run" / "report.json").read_text()

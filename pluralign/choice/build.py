@@ -1,6 +1,6 @@
 """From a posterior and features to the table of utilities that every rule starts from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -20,7 +20,8 @@ def utilities(
     draws: int = 100,
     prompts: Sequence[int] | None = None,
     reference: Float[np.ndarray, " item"] | None = None,
-    objectives: Sequence[float] | None = None,
+    objectives: Mapping[str, float] | None = None,
+    items: bool = False,
 ) -> Utilities:
     """Return every voter's utility of every candidate, in posterior draws, kept factored.
 
@@ -35,7 +36,10 @@ def utilities(
         prompts: ids of the prompts that become rows, in this order; None takes all.
         reference: how much the policy to stay near favours each item, in any unit (rows are made to sum to 1);
             items with 0 are no candidates. None: uniform over each prompt's candidates.
-        objectives: how much each objective counts in a voter's utility; needed if there are several.
+        objectives: how much each objective counts in a voter's utility, by name; needed if there are several. One that
+            is not named counts 0.
+        items: add what each item is worth beyond its features, if the reward model has item effects. The table is then
+            dense, and says nothing of responses that were not judged.
 
     Raises:
         InputError: features and posterior do not belong together; a prompt without candidates; several objectives
@@ -50,10 +54,12 @@ def utilities(
         raise InputError(f"draws is {draws}; keep at least 1.")
     total, voters, count, _ = posterior.weights.shape
     if objectives is None and count > 1:
-        raise InputError(f"the posterior has {count} objectives; say with `objectives` how much each counts.")
-    share = np.ones(1) if objectives is None else np.asarray(objectives, np.float64)
-    if len(share) != count:
-        raise InputError(f"objectives has {len(share)} entries, the posterior {count} objectives.")
+        names = posterior.objectives
+        raise InputError(f"the posterior has the objectives {names}; say with `objectives` how much each counts.")
+    objectives = {posterior.objectives[0]: 1.0} if objectives is None else objectives
+    if unknown := [name for name in objectives if name not in posterior.objectives]:
+        raise InputError(f"objectives names {unknown}; the posterior has {posterior.objectives}.")
+    share = np.array([objectives.get(name, 0.0) for name in posterior.objectives])
     keep = np.linspace(0, total - 1, min(draws, total)).round().astype(int)
     weights = np.einsum("svof,o->svf", posterior.weights[keep], share)
 
@@ -70,8 +76,14 @@ def utilities(
         item[x, : len(m)] = m
     table = np.where(item >= 0, favour[item], 0)
     padded = np.where(item[..., None] >= 0, phi.phi[item], 0)
+    value = Linear(padded, weights, np.zeros((len(keep), voters)))
+    if items:
+        if posterior.quality is None:
+            raise InputError("items is True, but the posterior has no item effects; fit with `items=ItemEffects()`.")
+        quality = np.where(item >= 0, (posterior.quality[keep].astype(np.float64) @ share)[:, item], 0)
+        value = np.einsum("svf,xyf->svxy", weights, padded, optimize=True) + quality[:, None]
     raw = Utilities(
-        value=Linear(padded, weights, np.zeros((len(keep), voters))),
+        value=value,
         mass=posterior.mass,
         reference=table / table.sum(-1, keepdims=True),
         item=item,

@@ -99,7 +99,7 @@ def _score_rows(rows: list[Row]) -> list[list[str]]:
             r["model"],
             number(r["log_loss"], 4),
             number(r["stderr"], 4),
-            f"{100 * r['accuracy']:.1f} %",
+            "" if r["accuracy"] is None else f"{100 * r['accuracy']:.1f} %",
             number(r["judgements"], 0),
         ]
         for r in rows

@@ -1,5 +1,8 @@
 """From a posterior and features to utilities."""
 
+import itertools
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -20,7 +23,8 @@ def posterior(draws=7, objectives=1, names=("a", "b"), caveats=()) -> RewardPost
     rng = np.random.default_rng(1)
     fit = FitReport("by hand", 1, draws, 0, {}, {}, {}, 0.0, caveats)
     weights = rng.normal(size=(draws, 3, objectives, len(names)))
-    return RewardPosterior(weights, [0.2, 0.3, 0.5], ("ann", "bob", "cyd"), None, {}, names, fit)
+    asked = ("kind", "short")[:objectives]
+    return RewardPosterior(weights, [0.2, 0.3, 0.5], ("ann", "bob", "cyd"), None, {}, names, fit, asked)
 
 
 def test_rows_are_prompts_and_utilities_are_dot_products():
@@ -80,12 +84,28 @@ def test_a_reference_weighs_items_and_can_leave_some_out():
 
 def test_several_objectives_need_a_word_on_how_they_add_up():
     fitted = posterior(objectives=2)
-    with pytest.raises(InputError, match="2 objectives; say with `objectives`"):
+    with pytest.raises(InputError, match=r"objectives .*kind.*say with `objectives`"):
         choice.utilities(fitted, features())
-    with pytest.raises(InputError, match="3 entries"):
-        choice.utilities(fitted, features(), objectives=[1.0, 1.0, 1.0])
-    u = choice.utilities(fitted, features(), scale=choice.NoScale(), objectives=[1.0, -2.0])
+    with pytest.raises(InputError, match=r"names \['sweet'\]"):
+        choice.utilities(fitted, features(), objectives={"sweet": 1.0})
+    alone = choice.utilities(fitted, features(), scale=choice.NoScale(), objectives={"short": 1.0})
+    np.testing.assert_allclose(alone.value.weights, fitted.weights[:, :, 1], atol=1e-6)
+    u = choice.utilities(fitted, features(), scale=choice.NoScale(), objectives={"short": -2.0, "kind": 1.0})
     np.testing.assert_allclose(u.value.weights, fitted.weights[:, :, 0] - 2 * fitted.weights[:, :, 1], atol=1e-6)
+
+
+def test_items_count_beyond_their_features_if_asked():
+    fitted, phi = posterior(), features()
+    with pytest.raises(InputError, match="no item effects"):
+        choice.utilities(fitted, phi, items=True)
+    quality = np.random.default_rng(2).normal(size=(7, 6, 1))
+    fitted = replace(fitted, quality=quality)
+    plain, full = (choice.utilities(fitted, phi, scale=choice.NoScale(), items=i) for i in (False, True))
+    for s, v, (x, y) in itertools.product(range(7), range(3), [(0, 0), (1, 2), (2, 0)]):
+        gain = full.dense()[s, v, x] - plain.dense()[s, v, x]
+        members = [i for i in full.item[x] if i >= 0]
+        own = quality[s, full.item[x, y], 0] - quality[s, members, 0].mean()
+        assert gain[y] - gain[: len(members)].mean() == pytest.approx(own, abs=1e-6)
 
 
 def test_features_of_another_map_are_refused_and_caveats_are_handed_on():
