@@ -22,13 +22,13 @@ from pluralign.features import Encoder, Lexicon
 from pluralign.feedback import Community, Population, Several
 from pluralign.feedback.several import Part
 from pluralign.policy import DPO
-from pluralign.reward import NUTS, SVI, Hierarchical
+from pluralign.reward import NUTS, SVI, Gibbs, Hierarchical, VariationalEM
 from pluralign.reward import Population as Model
 from pluralign.types import Feedback
 
 Source = Annotated[Part | Several | Community, Field(discriminator="kind")]
 FeatureMap = Annotated[Encoder | Lexicon, Field(discriminator="kind")]
-Inference = Annotated[NUTS | SVI, Field(discriminator="kind")]
+Inference = Annotated[NUTS | SVI | Gibbs | VariationalEM, Field(discriminator="kind")]
 Scale = Annotated[NoScale | StdScale | RangeScale | GapScale, Field(discriminator="kind")]
 Rule = Annotated[Utilitarian | Nash | Maximin, Field(discriminator="kind")]
 Risk = Annotated[Mean | CVaR, Field(discriminator="kind")]

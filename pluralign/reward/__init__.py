@@ -1,5 +1,7 @@
 """From judgements and features to a posterior of what every voter wants; jax and numpyro live in this room alone."""
 
+from pluralign.reward.em import VariationalEM
+from pluralign.reward.gibbs import Gibbs
 from pluralign.reward.inference import NUTS, SVI, AbstractInference
 from pluralign.reward.items import ItemEffects
 from pluralign.reward.newcomer import adapt, newcomer
@@ -27,6 +29,7 @@ __all__ = [
     "AbstractPopulation",
     "Davidson",
     "Decomposition",
+    "Gibbs",
     "Hierarchical",
     "ItemEffects",
     "LowRank",
@@ -39,6 +42,7 @@ __all__ = [
     "Rater",
     "Response",
     "Thurstone",
+    "VariationalEM",
     "Voters",
     "adapt",
     "constant",

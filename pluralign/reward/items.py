@@ -1,7 +1,7 @@
 """What makes an item good or bad beyond its features."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpyro
@@ -29,7 +29,6 @@ class ItemEffects:
     """
 
     scale: float = 1.0
-    kind: Literal["items"] = "items"
 
     def __post_init__(self):
         if not self.scale > 0:

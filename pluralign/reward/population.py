@@ -351,7 +351,7 @@ class LowRank(AbstractPopulation):
     scale: float = 1.0
     response: Response = field(default_factory=Response)
     items: ItemEffects | None = None
-    kind: Literal["low_rank"] = "low_rank"
+    kind: Literal["low-rank"] = "low-rank"
 
     def __post_init__(self):
         _check_scale(self.scale)

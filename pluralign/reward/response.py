@@ -103,7 +103,7 @@ class RaoKupper(AbstractComparison):
     """
 
     tie_spread: bool = True
-    kind: Literal["rao_kupper"] = "rao_kupper"
+    kind: Literal["rao-kupper"] = "rao-kupper"
 
     def sample(self, layout: Layout) -> Noise:
         """Write the model of thresholds."""
@@ -164,7 +164,7 @@ class PlackettLuce:
     """
 
     ties: int = 1
-    kind: Literal["plackett_luce"] = "plackett_luce"
+    kind: Literal["plackett-luce"] = "plackett-luce"
 
     def sample(self, layout: Layout) -> Noise:
         """Write the model of the prevalence of ties, shared by all."""
@@ -206,7 +206,7 @@ class OrderedLogit:
 
     leniency: bool = True
     stretch: bool = True
-    kind: Literal["ordered_logit"] = "ordered_logit"
+    kind: Literal["ordered-logit"] = "ordered-logit"
 
     def sample(self, layout: Layout) -> Noise:
         """Write the model of cutpoints."""
@@ -255,7 +255,6 @@ class Rater:
     temperature: bool = False
     position: bool = True
     position_spread: bool = False
-    kind: Literal["rater"] = "rater"
 
     def sample(self, layout: Layout) -> Noise:
         """Write the model of raters."""
