@@ -201,6 +201,8 @@ def analyse(
     if repeats < 1 or not 0 < alpha < 1:
         raise InputError(f"repeats is {repeats} and alpha {alpha}; allowed: at least 1, and above 0 and below 1.")
     grid = [(a, j) for a in sorted(set(annotators)) for j in sorted(set(judgements))]
+    if not grid:
+        raise InputError("there is nothing to try; name at least one number of annotators and one of judgements.")
     points, caveats = [], []
     # Refreshed by hand: the bar of a fit stands below while it runs.
     with Progress(console=console or Console(stderr=True), auto_refresh=False, transient=True) as progress:

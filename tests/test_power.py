@@ -176,6 +176,7 @@ def test_groups_keep_their_proportions(total, sizes):
         ({"claim": power.Claim(("none", "maximin"), ("few", "maximin"))}, "group 'none'; allowed: many, few"),
         ({"claim": power.Claim(("few", "nash"), ("few", "maximin"))}, "rule 'nash'; allowed: utilitarian, maximin"),
         ({"annotators": (1,)}, "annotators is 1, but there are 2 groups"),
+        ({"annotators": ()}, "nothing to try; name at least one number of annotators"),
         ({"repeats": 0}, "repeats is 0"),
         ({"alpha": 1.0}, "alpha 1.0"),
         ({"experiment": replace(EXPERIMENT, feedback=feedback.Table("v.csv", prompt="p", first="a", second="b",

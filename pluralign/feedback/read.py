@@ -189,15 +189,22 @@ def _read_csv(path: Path, wanted: tuple[str, ...], delimiter: str = ",") -> Rows
             try:
                 header = next(reader, [])
                 if not header:
-                    raise InputError(f"{path} is empty; the first line must name the columns.")
+                    what = ", line 1 is blank" if first else " is empty"
+                    raise InputError(f"{path}{what}; the first line must name the columns.")
                 _check_names(f"{path}, line 1", header)
                 have = [(name, header.index(name)) for name in wanted if name in header]
                 if not have:
                     _check_delimiter(path, header)
                 return _assemble(path.name, "line", _csv_pieces(path, reader, have, header), [*header])
             except csv.Error as error:
+                at = f"{path}, line {reader.line_num}"
+                if "new-line character" in str(error):
+                    raise InputError(
+                        f"{at}: a carriage return outside quotes. If lines end in it, as on old Macs, save the file "
+                        "with line ends LF or CRLF; if it is in a cell, put quotes around the cell."
+                    ) from error
                 raise InputError(
-                    f"{path}, line {reader.line_num}: {error}. A quote that is not closed or not doubled is the usual "
+                    f"{at}: {error}. A quote that is not closed or not doubled is the usual "
                     'cause: write "she said ""yes""" for a cell that holds quotes.'
                 ) from error
     finally:
@@ -377,7 +384,9 @@ def json_value(path: Path, text: str, line: int = 1) -> Any:
         return DECODER.decode(text)
     except json.JSONDecodeError as error:
         at = f"{path}, line {line + error.lineno - 1}, column {error.colno}"
-        raise InputError(f"{at}: not JSON ({error.msg}).") from error
+        many = error.msg == "Extra data" and error.lineno > 1
+        lines = " If it holds an object a line, its name must end in .jsonl." * many
+        raise InputError(f"{at}: not JSON ({error.msg}).{lines}") from error
     except (ValueError, RecursionError) as error:  # a name that stands twice; a number of thousands of digits; [[[[...
         what = "lists or objects lie too deep in each other" if isinstance(error, RecursionError) else error
         raise InputError(f"{path}, line {line}: {what}; no judgement needs that. Mend it or drop it.") from error
