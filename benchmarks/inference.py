@@ -6,8 +6,9 @@
     python benchmarks/inference.py --only em gibbs --annotators 10000 --features 32 --judgements 1000000 --draws 100
     python benchmarks/inference.py --pymc PYTHON       # PYTHON: an interpreter that has pymc and nutpie
 
-Times are of the wall, compilation included; `ess` is the smallest bulk effective sample size over centre and spread.
-The load of the machine is printed with them: quote ratios.
+`seconds` are of the wall, compilation included (with `--repeat 2`, a second time without, but for NUTS, which compiles
+every model); `cpu` are of the processor, all threads, which tell more where the machine is shared. `ess` is the
+smallest bulk effective sample size over centre and spread. The load of the machine is printed beside: quote ratios.
 """
 
 import argparse
@@ -35,7 +36,7 @@ import arviz, nutpie, numpy as np, pymc as pm
 data = np.load(sys.argv[1])
 x, y, who = data["x"], data["y"], data["who"]
 people, features = int(who.max()) + 1, x.shape[1]
-begin = time.perf_counter()
+begin, cpu = time.perf_counter(), time.process_time()
 with pm.Model() as model:
     scale = pm.LogNormal("centre_scale", 0, 0.8)
     centre = pm.Normal("centre", 0, scale, shape=features)
@@ -44,8 +45,9 @@ with pm.Model() as model:
     pm.Bernoulli("first", logit_p=(x * weights[who]).sum(1), observed=y == 0)
 trace = nutpie.sample(nutpie.compile_pymc_model(model), draws=int(sys.argv[2]), tune=int(sys.argv[2]), chains=2,
                       cores=2, seed=0, progress_bar=False)
-seconds = time.perf_counter() - begin
-np.savez(sys.argv[1], seconds=seconds, **{n: trace.posterior[n].values for n in ("centre", "spread", "weights")})
+seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
+found = {n: trace.posterior[n].values for n in ("centre", "spread", "weights")}
+np.savez(sys.argv[1], seconds=seconds, cpu=cpu, **found)
 """
 
 
@@ -72,7 +74,7 @@ def smallest_ess(sites: dict[str, np.ndarray], chains: int) -> float:
     return float(min(ess))
 
 
-def pymc(python: str, model: Target, draws: int) -> tuple[dict[str, np.ndarray], float]:
+def pymc(python: str, model: Target, draws: int) -> tuple[dict[str, np.ndarray], float, float]:
     acts = model.layout.acts[PAIRS]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "data.npz")
@@ -82,7 +84,7 @@ def pymc(python: str, model: Target, draws: int) -> tuple[dict[str, np.ndarray],
         subprocess.run([python, "-W", "ignore", "-c", PYMC, path, str(draws)], check=True)
         with np.load(path) as found:
             sites = {n: found[n].reshape(-1, *found[n].shape[2:]) for n in ("centre", "spread", "weights")}
-            return sites, float(found["seconds"])
+            return sites, float(found["seconds"]), float(found["cpu"])
 
 
 def compare(options: argparse.Namespace) -> None:
@@ -97,10 +99,10 @@ def compare(options: argparse.Namespace) -> None:
     }
     print(f"{options.annotators:,} annotators x {options.features} features x {options.judgements:,} comparisons")
     print("off: mean distance from Gibbs in its sds, and the ratio of sds, of centre | spread | weights")
-    print(f"{'':24} {'seconds':>9} {'ess':>7} {'ess/s':>9}  load  {'off':42}  GB")
+    print(f"{'':24} {'seconds':>8} {'cpu':>7} {'ess':>6} {'ess/s':>8} {'ess/cpu s':>9}  load  {'off':33}  GB")
     sites = {}
 
-    def row(name: str, found: dict[str, np.ndarray], seconds: float, chains: int | None) -> None:
+    def row(name: str, found: dict[str, np.ndarray], seconds: float, cpu: float, chains: int | None) -> None:
         ess = smallest_ess(found, chains) if chains else float("nan")
         off = []
         for site in ("centre", "spread", "weights") if "Gibbs" in sites else ():
@@ -108,8 +110,8 @@ def compare(options: argparse.Namespace) -> None:
             apart = abs(ours.mean(0) - theirs.mean(0)) / theirs.std(0)
             off.append(f"{apart.mean():.2f} {np.mean(ours.std(0) / theirs.std(0)):.2f}")
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-        line = f"{name:24} {seconds:9.1f} {ess:7.0f} {ess / seconds:9.2f}  {os.getloadavg()[0]:.1f}"
-        print(f"{line}   {' | '.join(off):42}  {memory:.1f}", flush=True)
+        line = f"{name:24} {seconds:8.1f} {cpu:7.1f} {ess:6.0f} {ess / seconds:8.2f} {ess / cpu:9.2f}"
+        print(f"{line}  {os.getloadavg()[0]:4.1f}  {' | '.join(off):33}  {memory:.1f}", flush=True)
 
     order = [name for name in ("gibbs", "em", "nuts", "svi") if name in options.only]
     if order[:2] == ["gibbs", "em"] and options.judgements > 200_000:
@@ -117,12 +119,12 @@ def compare(options: argparse.Namespace) -> None:
     for name in order:
         label, inference, chains = methods[name]
         for again in range(options.repeat):
-            begin = time.perf_counter()
+            begin, cpu = time.perf_counter(), time.process_time()
             found, report = inference.infer(model, again)
-            seconds = time.perf_counter() - begin
+            seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
             if name == "gibbs":
                 sites["Gibbs"] = found
-            row(label + (", again" if again else ""), found, seconds, chains)
+            row(label + (", again" if again else ""), found, seconds, cpu, chains)
             for caveat in report.caveats:
                 print("   ", caveat)
     if not options.pymc:

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from pluralign.reward import diagnose
 from pluralign.reward.em import (
@@ -51,13 +52,13 @@ class Gibbs(AbstractInference):
 
     Args:
         draws: kept per chain; each holds the weights of all annotators.
-        warmup: sweeps per chain that are thrown away.
+        warmup: sweeps per chain that find where to propose spreads, and are thrown away.
         thin: sweeps per kept draw.
         chains: independent chains; at least two, since R-hat compares them.
     """
 
     draws: int = 1000
-    warmup: int = 100
+    warmup: int = 200
     thin: int = 1
     chains: int = 2
     kind: Literal["gibbs"] = "gibbs"
@@ -74,15 +75,17 @@ class Gibbs(AbstractInference):
             frozen = Frozen.of(problem, *ascend(problem, steps=100, tolerance=0.1)[:2])
             keys: Any = jax.random.split(jax.random.key(seed, impl="rbg"), self.chains)
             chains = [enter(problem, frozen, key) for key in keys]
-            total = -(-self.warmup // self.thin) + self.draws
-            rounds = max(1, min(20, total // 10))
-            length = -(-total // rounds)
+            length = -(-self.draws // 20)
+            warm, rounds = -(-self.warmup // (self.thin * length)), -(-self.draws // length)
             history = []
             # One after the other: in two at once, jax's batches of factorisations could wait for each other (`after`).
-            for _ in _progress(rounds, "Gibbs"):
-                done = [jax.block_until_ready(advance(problem, frozen, chain, self.thin, length)) for chain in chains]
-                chains = [chain for chain, _ in done]
-                history.append(jax.device_get([kept for _, kept in done]))
+            for done in _progress(warm + rounds, "Gibbs"):
+                if done == warm:
+                    frozen = frozen.learnt(np.concatenate([at.log_spread for part in history for at, _ in part]))
+                    history = []
+                parts = [advance(problem, frozen, chain, self.thin, length) for chain in chains]
+                chains = [chain for chain, _ in parts]
+                history.append(jax.device_get([kept for _, kept in parts]))
         kept: Any = [_last(self.draws, [part[chain] for part in history]) for chain in range(self.chains)]
         del history
         draws, accepted = jax.tree.map(lambda *chains: np.stack(chains), *kept)
@@ -130,6 +133,17 @@ class Frozen(NamedTuple):
         told = marginal(problem, q, p.log_spread)
         sizes = by_group(problem, jnp.ones((problem.annotators, 1)))
         return cls(q.expects.precision, jax.jit(Expected.linear)(q.expects, q.mean), told, q, p, sizes)
+
+    def learnt(self, log_spread: Float[np.ndarray, "draw feature"]) -> "Frozen":
+        """Return the same with proposals of the spreads about where warm-up found them, and at least as wide."""
+        covariance = np.linalg.inv(np.asarray(self.marginal.log_spread, np.float64))
+        wider = np.maximum(log_spread[len(log_spread) // 2 :].std(0) / np.sqrt(np.diag(covariance)), 1)
+        told = np.linalg.inv(covariance * wider[:, None] * wider).astype(np.float32)
+        middle = log_spread[len(log_spread) // 2 :].mean(0)
+        return self._replace(
+            marginal=self.marginal._replace(log_spread=jnp.asarray(told)),
+            population=self.population._replace(log_spread=jnp.asarray(middle)),
+        )
 
 
 class Chain(NamedTuple):
@@ -313,16 +327,18 @@ def move_centres(problem: Problem, frozen: Frozen, chain: Chain, root: Any, key:
 def move_spread(problem: Problem, frozen: Frozen, chain: Chain, root: Any, key: Any) -> tuple[Chain, Any]:
     """Move the spreads, and all annotators along: `root^T (weights - centre)` stays, with root and centre as above.
 
-    The proposal is normal in `log spread` about the estimate of variational EM, with the Fisher information of the
-    surrogates, weights integrated out; the ratio has the exact density and the volume `det(root) / det(root')`.
+    The proposal is normal in `log spread`: half the time independent, about the estimate of variational EM, later of
+    warm-up, with the Fisher information of the surrogates, weights integrated out; else a step of any length from where
+    it is, so that nothing is stuck. The ratio has the exact density and the volume `det(root) / det(root')`.
     """
     judged, at = problem.judged, chain.at
     normal_key, uniform_key = jax.random.split(key)
     middle, information = frozen.population.log_spread, frozen.marginal.log_spread
     noise = normal(jax.random.normal(normal_key, (problem.features,)), 0.0, information)
-    uniform = jax.random.uniform(uniform_key, (2,))
-    theta = angle(uniform[0])
-    log_spread = middle + jnp.cos(theta) * (at.log_spread - middle) + jnp.sin(theta) * noise
+    uniform = jax.random.uniform(uniform_key, (3,))
+    independent = uniform[0] < 0.5
+    step = 4 / problem.features**0.5 * jnp.exp(-4 * uniform[2])
+    log_spread = jnp.where(independent, middle + noise, at.log_spread + step * noise)
 
     # root^T (weights - centre) = root^T weights - root^-1 linear, before and after.
     new_root = jnp.linalg.cholesky(after(frozen.precision, root) + jnp.diag(jnp.exp(-2 * log_spread)))
@@ -341,7 +357,7 @@ def move_spread(problem: Problem, frozen: Frozen, chain: Chain, root: Any, key: 
     def excess(log_spread: Any) -> Any:
         off = log_spread - middle
         prior = ((log_spread - problem.log_medians[0]) / LOG_SCALE) ** 2
-        return (off @ information @ off - prior.sum()) / 2
+        return (independent * (off @ information @ off) - prior.sum()) / 2
 
     ratio = value - chain.value + density(weights, log_spread, new_root) - density(at.weights, at.log_spread, root)
     taken = accepts(uniform[1], ratio.sum() + excess(log_spread) - excess(at.log_spread))
