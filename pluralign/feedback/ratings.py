@@ -14,6 +14,7 @@ from pluralign.feedback.read import File, Rows
 from pluralign.feedback.source import AbstractSource
 from pluralign.types import Choices, Feedback, Grades, Scale
 
+LABELS = 10_000
 Levels = str | tuple[str, ...]
 Form = Literal["rating", "label", "approval", "vote"]
 
@@ -165,11 +166,13 @@ class Ratings(AbstractSource):
 
     def _scale(self, objective: str) -> Scale:
         levels = self._of("scales", self.scales, objective)
-        span = re.fullmatch(r"\s*(-?\d+)\s*\.\.\s*(-?\d+)\s*", levels) if isinstance(levels, str) else None
+        span = re.fullmatch(r"\s*(-?\d{1,9})\s*\.\.\s*(-?\d{1,9})\s*", levels) if isinstance(levels, str) else None
         if isinstance(levels, str) and span is None:
             raise InputError(
                 f"scales has {levels!r}; write whole numbers as in '1..5', or a list of labels, lowest first."
             )
+        if span and int(span[2]) - int(span[1]) >= LABELS:
+            raise InputError(f"scales has {levels!r}, which is more than {LABELS:,} labels; put them into bins.")
         labels = tuple(map(str, range(int(span[1]), int(span[2]) + 1))) if span else tuple(levels)
         same = cells.words({label: grade for grade, label in enumerate(labels)})
         for grade, label in enumerate(labels):

@@ -227,6 +227,8 @@ def test_a_bad_cell_is_named(tmp_path, change, message):
         ({"scales": {"help": "1..3"}}, r"scales has nothing for the objective 'safety'; it has \['help'\]"),
         ({"forms": {"help": "label"}}, r"forms has nothing for the objective 'safety'"),
         ({"scales": "one to three"}, "write whole numbers as in '1..5'"),
+        ({"scales": "0..10000000000"}, "write whole numbers as in"),
+        ({"scales": "1..10001"}, "more than 10,000 labels; put them into bins"),
         ({"scales": "3..1"}, "at least two"),
         ({"scales": ("no", "NO ")}, "two that read the same, or a blank one: 'no'"),
         ({"scales": ("no", "")}, "a blank one: ''"),
