@@ -267,9 +267,11 @@ def _warnings(summary: Summary, decided: int, crowded: bool) -> Iterator[str]:
 def _pairs(choices: Choices, items: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return pair, annotator, who won (1 first, 0 tie, -1 second), and the same seen from the lower item index."""
     two = ((choices.slate >= 0).sum(1) == 2) & (choices.form != CORRECTION)
-    filled = np.argsort(choices.slate[two] < 0, axis=1, kind="stable")[:, :2]
-    slate = np.take_along_axis(choices.slate[two], filled, 1).astype(np.int64)
-    rank = np.take_along_axis(choices.rank[two], filled, 1)
+    spare = ((0, 0), (0, max(0, 2 - choices.slate.shape[1])))  # demonstrations alone have one slot
+    slate, rank = (np.pad(block[two], spare, constant_values=-1) for block in (choices.slate, choices.rank))
+    filled = np.argsort(slate < 0, axis=1, kind="stable")[:, :2]
+    slate = np.take_along_axis(slate, filled, 1).astype(np.int64)
+    rank = np.take_along_axis(rank, filled, 1)
     rank = np.where(rank < 0, np.iinfo(np.int32).max, rank)
     won = np.sign(rank[:, 1] - rank[:, 0]).astype(np.int64)
     key = (choices.objective[two] * items + slate.min(1)) * items + slate.max(1)

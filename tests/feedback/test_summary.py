@@ -236,6 +236,15 @@ def test_grades_forms_objectives_and_groups_are_counted():
     assert [(c.objective, c.never) for c in s.connections] == [("overall", 1), ("safety", 5)]
 
 
+def test_demonstrations_alone_are_described():
+    two = votes([(0, 0, "<", 1), (1, 2, "<", 3), (1, 0, "<", 2)], [0, 0, 1, 1], people=2)
+    alone = Choices(slate=[[0], [2], [0]], rank=[[0]] * 3, annotator=[0, 1, 1], objective=[0] * 3, context=[-1] * 3)
+    s = describe(replace(two, choices=alone))
+    assert s.by_form == {"demonstration": 3} and s.judgements == 3 and s.per_annotator == (1, 1.5, 2)
+    assert (s.first_wins, s.agreement, s.shared_pairs, s.duplicates) == (None, None, 0, 0)
+    assert (s.connections[0].never, s.connections[0].camps) == (4, 1)
+
+
 def test_a_winner_who_always_stands_first_is_told():
     for mark, side in (("<", "first"), (">", "second")):
         told = describe(votes([(0, i, mark, i + 1) for i in range(10)], [0] * 11, people=1)).warnings
