@@ -75,7 +75,7 @@ class Judged(NamedTuple):
         for x in self.x:
             parts.append(function(x, value[start : start + len(x)]))
             start += len(x)
-        return jnp.concatenate(parts)
+        return _joined(parts)
 
     def _sums(self, function: Any, value: Any) -> Any:
         parts, start = [], 0
@@ -83,9 +83,13 @@ class Judged(NamedTuple):
             size = x.shape[0] * x.shape[1]
             parts.append(function(x, value[start : start + size].reshape(x.shape[:2])))
             start += size
-        sums = jnp.concatenate(parts)
-        silent = len(self.group) - len(sums)
-        return jnp.concatenate([sums, jnp.zeros((silent, *sums.shape[1:]), sums.dtype)])
+        silent = len(self.group) - sum(len(part) for part in parts)
+        return _joined([*parts, jnp.zeros((silent, *parts[0].shape[1:]), parts[0].dtype)])
+
+
+def _joined(parts: list[Any]) -> Any:
+    """Return the parts in one; what comes after is compiled once, not once per part (minutes, with four parts)."""
+    return jax.lax.optimization_barrier(jnp.concatenate(parts))
 
 
 @partial(
