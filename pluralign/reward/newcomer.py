@@ -149,18 +149,22 @@ def _chains(
             def point(angle: Any) -> Any:
                 return z * jnp.cos(angle)[:, None] + other * jnp.sin(angle)[:, None]
 
+            def outside(state: Any) -> Any:
+                # NaN counts as outside. The bracket shrinks to the present point, which rounding may call outside too:
+                # then the chain stays, else the loop would not end.
+                _, low, high, there, _ = state
+                return ~(there >= bar) & (high - low > 1e-6)
+
             def narrow(state: Any) -> Any:
                 angle, low, high, there, key = state
                 key, now = jax.random.split(key)
-                out = ~(there > bar)  # NaN counts as outside
+                out = outside(state)
                 low, high = jnp.where(out & (angle < 0), angle, low), jnp.where(out & (angle >= 0), angle, high)
                 angle = jnp.where(out, jax.random.uniform(now, here.shape, minval=low, maxval=high), angle)
                 return angle, low, high, density(point(angle)), key
 
-            # The bracket shrinks to the present point, so the loop ends.
-            outside = lambda state: (~(state[3] > bar)).any()  # noqa: E731
             first = (angle, angle - 2 * jnp.pi, angle, density(point(angle)), shrink)
-            found = jax.lax.while_loop(outside, narrow, first)
+            found = jax.lax.while_loop(lambda state: outside(state).any(), narrow, first)
             return (point(found[0]), found[3]), None
 
         return jax.lax.scan(step, (z, density(z)), jax.random.split(key, steps))[0][0]

@@ -15,10 +15,10 @@ from numpyro import distributions as dist
 from numpyro.infer import util
 
 from pluralign.errors import InputError
-from pluralign.reward.inference import SVI, AbstractInference
+from pluralign.reward.inference import SVI, AbstractInference, Draws
 from pluralign.reward.judgements import Judgements, Layout
 from pluralign.reward.population import AbstractPopulation
-from pluralign.types import Features, Feedback, RewardPosterior
+from pluralign.types import Features, Feedback, FitReport, RewardPosterior
 
 
 def fit_together(
@@ -46,11 +46,35 @@ def fit_together(
         InputError: the feedbacks differ in shape, or the inference is an SVI with a rank.
         FitError: the draws are not finite.
     """
-    if isinstance(inference, SVI) and inference.rank is not None:
-        raise InputError(f"rank is {inference.rank}; feedbacks are fitted together by independent normals, rank none.")
     judged = [Judgements.read(v, f) for v, f in zip(votes, phi, strict=True)]
     ties = any(j.ties for j in judged)
     layouts = [replace(Layout.of(j, population.groups(v)), ties=ties) for j, v in zip(judged, votes, strict=True)]
+    draws, report = sample_together(population, layouts, inference=inference, seed=seed)
+    found = []
+    for own, v, f, j in zip(draws, votes, phi, judged, strict=True):
+        own = {name: value[None] for name, value in own.items() if not name.endswith("_z")}
+        own = {name: value[0] for name, value in population.canonical(own).items()}
+        found.append(population.posterior(own, v, f, j.unit, report))
+    return found
+
+
+def sample_together(
+    population: AbstractPopulation, layouts: Sequence[Layout], *, inference: AbstractInference, seed: int
+) -> tuple[list[Draws], FitReport]:
+    """Return draws of the sites of the model of each layout, in the names that the chains had, and their diagnostics.
+
+    Args:
+        population: of each.
+        layouts: of one shape.
+        inference: NUTS, or SVI with independent normals (`rank=None`).
+        seed: of the draws.
+
+    Raises:
+        InputError: the layouts differ in shape, or the inference is an SVI with a rank.
+        FitError: the draws are not finite.
+    """
+    if isinstance(inference, SVI) and inference.rank is not None:
+        raise InputError(f"rank is {inference.rank}; feedbacks are fitted together by independent normals, rank none.")
     stack = _Stack.of(layouts)
     potential = lambda z, data: util.potential_energy(partial(population.model, stack.layout(data)), (), {}, z)  # noqa: E731
     one = partial(population.model, layouts[0])
@@ -73,13 +97,9 @@ def fit_together(
             (0, None),
         )
     )
-    found = []
-    for r, (v, f, j) in enumerate(zip(votes, phi, judged, strict=True)):
-        own = constrain(sites["together"][:, r], jax.tree.map(lambda leaf, r=r: leaf[r], stack.data))
-        own = population.canonical({name: np.asarray(value)[None] for name, value in own.items()})
-        own = {name: value[0] for name, value in own.items()}
-        found.append(population.posterior(own, v, f, j.unit, report))
-    return found
+    rows = [jax.tree.map(lambda leaf, r=r: leaf[r], stack.data) for r in range(len(layouts))]
+    draws = [constrain(sites["together"][:, r], row) for r, row in enumerate(rows)]
+    return [{name: np.asarray(value) for name, value in own.items()} for own in draws], report
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +113,7 @@ class _Stack:
     data: list[np.ndarray]
 
     @classmethod
-    def of(cls, layouts: list[Layout]) -> "_Stack":
+    def of(cls, layouts: Sequence[Layout]) -> "_Stack":
         flat = [jax.tree.flatten(vars(layout)) for layout in layouts]
         rows = list(zip(*(leaves for leaves, _ in flat), strict=True))
         shapes = {str(tree) + str([np.shape(leaf) for leaf in leaves]) for leaves, tree in flat}

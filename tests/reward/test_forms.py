@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import replace
 from functools import cache
 from itertools import combinations
+from typing import Any
 
 import datasets
 import numpy as np
@@ -58,7 +59,7 @@ def posterior(comparison, *, kinds=0, seed=0) -> RewardPosterior:
     )
 
 
-def choices(slates, ranks, annotator, objective, form=None) -> Choices:
+def choices(slates, ranks, annotator, objective, form: Any = None) -> Choices:
     return Choices(slates, ranks, annotator, objective, np.full(len(slates), -1), form=form)
 
 
@@ -143,15 +144,16 @@ def pair_probability(p, s, a, first, eta) -> float:
     if kind == "davidson":
         odds = np.exp([eta / 2, -eta / 2, float(p.rater["tie"][s, a])])
         return odds[first] / odds.sum()
-    cdf, threshold = {"rao_kupper": expit, "thurstone": norm.cdf}[kind], float(p.rater["threshold"][s, a])
+    cdf, threshold = {"rao-kupper": expit, "thurstone": norm.cdf}[kind], float(p.rater["threshold"][s, a])
     wins = [cdf(eta - threshold), cdf(-eta - threshold)]
     return (*wins, 1 - sum(wins))[first]
 
 
 def by_loop(p: RewardPosterior, votes: Feedback, phi) -> dict[str, np.ndarray]:
     """The definition of `log_predictive`, one number at a time."""
-    membership = np.eye(ANNOTATORS) if p.membership is None else p.membership
+    membership: Any = np.eye(ANNOTATORS) if p.membership is None else p.membership
     rater = {name: value.astype(float) for name, value in p.rater.items()}
+    quality: Any = p.quality
     found = {"pairs": [], "slates": [], "grades": []}
 
     def mean(a, probability, outcomes):
@@ -164,7 +166,7 @@ def by_loop(p: RewardPosterior, votes: Feedback, phi) -> dict[str, np.ndarray]:
 
     def utility(s, v, a, o, item):
         x, w = phi.phi[item].astype(float), p.weights[s, v, o].astype(float)
-        return (x @ w + float(p.quality[s, item, o])) / rater["temperature"][s, a]
+        return (x @ w + float(quality[s, item, o])) / rater["temperature"][s, a]
 
     c, g = votes.choices, votes.grades
     for slate, rank, a, o, form in zip(c.slate, c.rank, c.annotator, c.objective, c.form, strict=True):
@@ -260,7 +262,7 @@ def test_the_definition_feels_each_parameter_in_the_forms_that_it_is_about(said,
     before, every = by_loop(p, said, phi), {"pairs", "slates", "grades"}
     about = dict.fromkeys(("weights", "quality", "lapse", "temperature"), every)
     about |= {"position": {"pairs"}, "tie": {"pairs"}, "slate_tie": {"slates"}}
-    about |= dict.fromkeys(("base", "leniency", "stretch"), {"grades"})
+    about |= {name: {"grades"} for name in ("base", "leniency", "stretch")}
     assert about.keys() == {"weights", "quality", *p.rater, *p.common}
     for name, touched in about.items():
         after = by_loop(changed(p, name), said, phi)
