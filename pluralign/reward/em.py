@@ -19,7 +19,7 @@ UNDERSTATED = (
     "The spreads are about their best values, and weights are given those: with few annotators, or few judgements of "
     "each, intervals are too narrow; use Gibbs, which is exact, where an interval matters. "
     "At 200 annotators with 200 judgements each, means were off by 0.05 posterior standard deviations, and standard "
-    "deviations of spreads 4 percent too small."
+    "deviations of spreads 4 percent too small; at 40 with 50 each, spreads were off by 0.4 standard deviations."
 )
 
 ROUNDING = 1e-6
