@@ -8,7 +8,7 @@ import os
 import re
 import types as python_types
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -19,16 +19,17 @@ from pluralign.artifacts import plain
 from pluralign.choice import CVaR, GapScale, Maximin, Mean, Nash, NoScale, RangeScale, StdScale, Utilitarian
 from pluralign.errors import InputError
 from pluralign.features import Encoder, Lexicon
-from pluralign.feedback import Community, Population, Several
+from pluralign.feedback import ByAnnotator, ByJudgement, ByPrompt, ByTime, Community, Population, Several, holdout
 from pluralign.feedback.several import Part
 from pluralign.policy import DPO
 from pluralign.reward import NUTS, SVI, Gibbs, Hierarchical, VariationalEM
 from pluralign.reward import Population as Model
-from pluralign.types import Feedback
+from pluralign.types import Choices, Feedback, Grades
 
 Source = Annotated[Part | Several | Community, Field(discriminator="kind")]
 FeatureMap = Annotated[Encoder | Lexicon, Field(discriminator="kind")]
 Inference = Annotated[NUTS | SVI | Gibbs | VariationalEM, Field(discriminator="kind")]
+Split = Annotated[ByJudgement | ByAnnotator | ByPrompt | ByTime, Field(discriminator="kind")]
 Scale = Annotated[NoScale | StdScale | RangeScale | GapScale, Field(discriminator="kind")]
 Rule = Annotated[Utilitarian | Nash | Maximin, Field(discriminator="kind")]
 Risk = Annotated[Mean | CVaR, Field(discriminator="kind")]
@@ -72,7 +73,8 @@ class Experiment:
             if it says `rake: true`.
         reward: what is assumed of the population of annotators.
         inference: how the posterior is computed.
-        holdout: share of each annotator's judgements that the posterior does not see and is scored on.
+        holdout: share of each annotator's judgements that the posterior does not see and is scored on; or another
+            split, such as `{kind: by-prompt, share: 0.2}` (or by-annotator, by-judgement, by-time); 0: nothing.
         objectives: how much each objective counts in a voter's utility, by name; needed if there are several.
         scale: what makes utilities of different voters comparable.
         rules: social-choice rules to compare.
@@ -91,7 +93,7 @@ class Experiment:
     population: Population | None = None
     reward: Model = field(default_factory=Hierarchical)
     inference: Inference = field(default_factory=NUTS)
-    holdout: float = 0.2
+    holdout: float | Split = 0.2
     objectives: dict[str, float] | None = None
     scale: Scale = field(default_factory=StdScale)
     rules: tuple[Rule, ...] = (Utilitarian(), Nash(), Maximin())
@@ -105,7 +107,7 @@ class Experiment:
     seed: int = 0
 
     def __post_init__(self):
-        if not 0 <= self.holdout < 1:
+        if isinstance(self.holdout, float | int) and not 0 <= self.holdout < 1:
             raise InputError(f"holdout is {self.holdout}; a share of judgements lies in [0, 1).")
         names = [rule.name for rule in self.rules]
         if len(set(names)) < len(names) or not names:
@@ -122,6 +124,14 @@ class Experiment:
             raise InputError(
                 f"train names {list(self.train)} but there is no policy; add `policy: {{kind: dpo, ...}}`."
             )
+
+    def split(self, votes: Feedback) -> tuple[Feedback, Feedback]:
+        """Return what the posterior is fitted to and what it is scored on."""
+        if not isinstance(self.holdout, float | int):
+            return self.holdout.split(votes)
+        if self.holdout:
+            return holdout(votes, self.holdout, self.seed)
+        return votes, replace(votes, choices=Choices.none(), grades=Grades.none())
 
     def weighed(self, votes: Feedback) -> Feedback:
         """Return judgements whose annotators count as the declared population says, if there is one."""

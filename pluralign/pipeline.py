@@ -9,7 +9,7 @@ stages that depend on it, and a run that was killed goes on at the stage where i
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,13 +23,11 @@ from pluralign.config import Experiment
 from pluralign.errors import ConvergenceWarning
 from pluralign.types import (
     Choice,
-    Choices,
     Estimate,
     Evaluation,
     Features,
     Feedback,
     FitReport,
-    Grades,
     Policy,
     RewardPosterior,
     Sample,
@@ -90,11 +88,7 @@ def run(experiment: Experiment, out: str | Path, console: Console | None = None)
     key = artifacts.digest(key, e.features)
     phi = stages.run("features", Features, key, lambda: e.features.encode(votes))
 
-    train, test = (
-        feedback.holdout(votes, e.holdout, e.seed)
-        if e.holdout
-        else (votes, replace(votes, choices=Choices.none(), grades=Grades.none()))
-    )
+    train, test = e.split(votes)
     key = artifacts.digest(key, e.reward, e.inference, e.holdout, e.seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # said below, also where the fit is an earlier one

@@ -134,3 +134,21 @@ def test_what_is_no_config_says_so(text):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"nothing\.yaml"):
         config.load(tmp_path / "nothing.yaml")
+
+
+@pytest.mark.parametrize("kind", ["by-judgement", "by-annotator", "by-prompt", "by-time"])
+def test_every_split_can_be_named_and_comes_back(kind):
+    e = config.parse(f"{TABLE}\nholdout: {{kind: {kind}, share: 0.3}}")
+    assert e.holdout.kind == kind and e.holdout.share == 0.3
+    assert config.parse(config.dump(e)) == e
+    with pytest.raises(InputError, match=r"holdout.kind is 'by-promt'.*'by-prompt'"):
+        config.parse(f"{TABLE}\nholdout: {{kind: by-promt}}")
+
+
+def test_what_is_held_out_is_what_the_split_says():
+    votes = config.parse(COMMUNITY).feedback.load()
+    train, test = config.parse(f"{COMMUNITY}\nholdout: {{kind: by-prompt, share: 0.5}}").split(votes)
+    prompts = [set(votes.prompt_id[part.choices.slate[:, 0]].tolist()) for part in (train, test)]
+    assert prompts[0] and prompts[1] and not prompts[0] & prompts[1]
+    train, test = config.parse(f"{COMMUNITY}\nholdout: 0").split(votes)
+    assert len(test.choices) == 0 and len(train.choices) == len(votes.choices)

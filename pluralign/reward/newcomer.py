@@ -156,7 +156,7 @@ def _chains(
                 return ~(there >= bar) & (high - low > 1e-6)
 
             def narrow(state: Any) -> Any:
-                angle, low, high, there, key = state
+                angle, low, high, _, key = state
                 key, now = jax.random.split(key)
                 out = outside(state)
                 low, high = jnp.where(out & (angle < 0), angle, low), jnp.where(out & (angle >= 0), angle, high)
