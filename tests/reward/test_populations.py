@@ -18,7 +18,7 @@ QUIET = replace(reward.PLAIN, slates=reward.PlackettLuce(), grades=reward.Ordere
 unfinished = pytest.mark.filterwarnings("ignore::pluralign.errors.ConvergenceWarning")
 
 
-def pairs(simulation, seed, weights, judgements, items=40, quality=None, temperature: Any = 1.0):
+def pairs(simulation, seed, weights, judgements, items=40, quality=None, temperature: Any = 1.0, position: Any = 0.0):
     """Bradley-Terry comparisons by annotators with these weights `[annotator feature]`."""
     rng = np.random.default_rng(seed)
     phi = rng.normal(size=(items, weights.shape[1]))
@@ -28,7 +28,8 @@ def pairs(simulation, seed, weights, judgements, items=40, quality=None, tempera
     eta = ((phi[first] - phi[second]) * weights[annotator]).sum(1)
     if quality is not None:
         eta = eta + quality[first] - quality[second]
-    outcome = (rng.random(len(eta)) > expit(eta / np.broadcast_to(temperature, len(weights))[annotator])).astype(int)
+    temperature, position = (np.broadcast_to(value, len(weights))[annotator] for value in (temperature, position))
+    outcome = (rng.random(len(eta)) > expit(eta / temperature + position)).astype(int)
     ids = [f"a{a:02d}" for a in range(len(weights))]
     return simulation.feedback(first, second, outcome, annotator, items, ids), simulation.features(phi)
 
@@ -109,13 +110,17 @@ def test_item_effects_hold_what_features_miss(simulation):
     assert a < b - 0.02
 
 
-def test_temperatures_are_recovered_in_order(simulation):
-    """Tastes are the same, so what differs is how consistent people are."""
+def test_temperatures_and_favourite_sides_are_recovered_in_order(simulation):
+    """Tastes are the same, so what differs is how consistent people are, and how they favour the first."""
     temperature = np.exp(np.linspace(-1, 1, 12))
-    votes, phi = pairs(simulation, 4, np.tile([1.5, -1.0], (12, 1)), 80, temperature=temperature)
-    response = reward.Response(rater=reward.Rater(lapse=False, position=False, temperature=True))
-    found = reward.Pooled(response=response).fit(votes, phi, inference=SVI, seed=0).rater["temperature"].mean(0)
-    assert np.corrcoef(np.log(found), np.log(temperature))[0, 1] > 0.8
+    position = np.tile([-1.0, 1.0, 0.0], 4)
+    same = np.tile([1.5, -1.0], (12, 1))
+    votes, phi = pairs(simulation, 4, same, 80, temperature=temperature, position=position)
+    rater = reward.Rater(lapse=False, temperature=True, position_spread=True)
+    found = reward.Pooled(response=reward.Response(rater=rater)).fit(votes, phi, inference=SVI, seed=0).rater
+    assert np.corrcoef(np.log(found["temperature"].mean(0)), np.log(temperature))[0, 1] > 0.8
+    side = found["position"].mean(0)
+    assert side[position < 0].max() < side[position == 0].mean() < side[position > 0].min()
 
 
 @unfinished
