@@ -1,5 +1,6 @@
 """From judgements and features to a posterior of what every voter wants; jax and numpyro live in this room alone."""
 
+from pluralign.reward.calibrate import Calibration, calibrate
 from pluralign.reward.em import VariationalEM
 from pluralign.reward.gibbs import Gibbs
 from pluralign.reward.inference import NUTS, SVI, AbstractInference
@@ -27,6 +28,7 @@ __all__ = [
     "AbstractComparison",
     "AbstractInference",
     "AbstractPopulation",
+    "Calibration",
     "Davidson",
     "Decomposition",
     "Gibbs",
@@ -45,6 +47,7 @@ __all__ = [
     "VariationalEM",
     "Voters",
     "adapt",
+    "calibrate",
     "constant",
     "decompose",
     "hidden_context",
