@@ -17,7 +17,17 @@ from pluralign.feedback.polis import Polis
 from pluralign.feedback.preflib import Preflib
 from pluralign.feedback.rankings import Rankings
 from pluralign.feedback.ratings import Ratings
-from pluralign.feedback.responding import Approval, BestOf, Comparison, Ranking, Rating, YesNo
+from pluralign.feedback.responding import (
+    Approval,
+    BestOf,
+    Comparison,
+    Correction,
+    Demonstration,
+    Ranking,
+    Rating,
+    Vote,
+    YesNo,
+)
 from pluralign.feedback.several import Several
 from pluralign.feedback.source import AbstractSource
 from pluralign.feedback.split import ByAnnotator, ByJudgement, ByPrompt, ByTime, holdout
@@ -39,6 +49,8 @@ __all__ = [
     "Collude",
     "Community",
     "Comparison",
+    "Correction",
+    "Demonstration",
     "Fatigue",
     "Flip",
     "Group",
@@ -58,6 +70,7 @@ __all__ = [
     "Table",
     "Temperature",
     "Trigger",
+    "Vote",
     "YesNo",
     "concatenate",
     "coverage",

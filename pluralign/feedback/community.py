@@ -122,7 +122,7 @@ class Community(AbstractSource):
         slip: probability that any other annotator answers at random, 0 to 1.
         tie: log tie propensity; at -1 two equally good responses tie with probability 0.16; none = no ties.
         seed: of all that is random.
-        form: what annotators are asked; `tie` is for comparisons only.
+        form: what annotators are asked; `tie` is for comparisons and votes only.
         behaviours: noise of annotators, spam and attacks, in the order in which they take effect.
         assignment: who is asked about what.
     """
@@ -200,6 +200,8 @@ class Community(AbstractSource):
             told["behaviours"] = [
                 asdict(b) | {"annotators": who} for b, who in zip(self.behaviours, members, strict=True)
             ]
+        unchanged = len(group) * self.judgements - len(judged)
+        aside = {"a correction that changes nothing": unchanged} if unchanged else {}
         linear = not any(g.item_spread for g in self.groups)
         if not linear:
             told |= {"utility": utility, "careless": np.flatnonzero(careless).tolist()}
@@ -227,7 +229,7 @@ class Community(AbstractSource):
             objectives=("overall",),
             choices=judged if isinstance(judged, Choices) else _no_choices(),
             grades=judged if isinstance(judged, Grades) else Grades.none(),
-            provenance={"kind": self.kind, "simulated": True, "fields": asdict(self), "set_aside": {}, **told},
+            provenance={"kind": self.kind, "simulated": True, "fields": asdict(self), "set_aside": aside, **told},
             truth=Truth(weights=weights, features=tuple(self.styles), careless=careless) if linear else None,
             scales=(self.form.scale,) if isinstance(self.form, AbstractGrading) else (),
         )
@@ -358,7 +360,8 @@ class Community(AbstractSource):
             )
         chances = self.form.log_chances(acts.utility, -np.inf if self.tie is None else self.tie)
         wanted = (chances + rng.gumbel(size=chances.shape)).argmax(1)  # a softmax draw
-        at_random = rng.integers(int(np.isfinite(chances).any(0).sum()), size=len(wanted))
+        possible = np.flatnonzero(np.isfinite(chances).any(0))
+        at_random = possible[rng.integers(len(possible), size=len(wanted))]
         return np.where(rng.random(len(wanted)) < acts.lapse, at_random, wanted)
 
     def _record(self, slate: np.ndarray, answer: np.ndarray, annotator: np.ndarray, place: np.ndarray) -> Any:

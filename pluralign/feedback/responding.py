@@ -12,6 +12,7 @@ from pydantic import Field
 from scipy.special import expit
 
 from pluralign.errors import InputError
+from pluralign.feedback.polis import SCALE as VOTES
 from pluralign.types import FORMS, Choices, Grades, Scale
 
 MOST = 5040
@@ -32,14 +33,17 @@ class AbstractForm(ABC):
 
         Args:
             utility: of the responses shown, in logits.
-            tie: log tie propensity, -inf = no ties; only comparisons know ties. What is impossible stands last.
+            tie: log tie propensity, -inf = no ties; only comparisons and votes know ties.
         """
 
     @abstractmethod
     def record(
         self, slate: Int[np.ndarray, "act slot"], answer: Int[np.ndarray, " act"], who: dict[str, np.ndarray]
     ) -> Choices | Grades:
-        """Return answers as feedback; `who` holds the columns annotator, objective and context."""
+        """Return answers as feedback; `who` holds the columns annotator, objective and context.
+
+        What says nothing (`Correction` alone has such answers) has no row.
+        """
 
 
 @dataclass(frozen=True)
@@ -79,8 +83,23 @@ class Comparison(AbstractForm):
         return Choices(slate, np.stack([winner == 1, winner == 0], 1), **who, strength=strength)
 
 
+class AbstractPick(AbstractForm):
+    """One of `size` is picked: `P(i) = exp(u_i) / sum_j exp(u_j)` (Luce 1959)."""
+
+    size: int
+
+    @property
+    def slots(self) -> int:
+        """The size of the slate."""
+        return self.size
+
+    def log_chances(self, utility: Float[np.ndarray, "act slot"], tie: float) -> Float[np.ndarray, "act answer"]:
+        """Return one per slot."""
+        return utility
+
+
 @dataclass(frozen=True)
-class BestOf(AbstractForm):
+class BestOf(AbstractPick):
     """Which of `size` is best: `P(i) = exp(u_i) / sum_j exp(u_j)` (Luce 1959).
 
     Args:
@@ -93,20 +112,67 @@ class BestOf(AbstractForm):
     def __post_init__(self):
         _at_least_three(self.size)
 
-    @property
-    def slots(self) -> int:
-        """The size of the slate."""
-        return self.size
-
-    def log_chances(self, utility: Float[np.ndarray, "act slot"], tie: float) -> Float[np.ndarray, "act answer"]:
-        """Return one per slot."""
-        return utility
-
     def record(
         self, slate: Int[np.ndarray, "act slot"], answer: Int[np.ndarray, " act"], who: dict[str, np.ndarray]
     ) -> Choices:
         """Return choices of the best."""
         return Choices(slate, np.where(np.arange(self.size) == answer[:, None], 0, -1), **who)
+
+
+@dataclass(frozen=True)
+class Correction(AbstractPick):
+    """A response is shown, and edited into another that comes to mind, or left as it is.
+
+        P(edited into j | i shown) = exp(u_j) / (exp(u_i) + sum_k exp(u_k)),   k = the size - 1 that come to mind
+
+    What is shown and what comes to mind are random candidates of the prompt. Of an edit it is recorded that the new is
+    preferred to the old; that which was left says nothing and is set aside. Of two responses of which one was edited
+    into the other, j was the new one with probability `exp(u_j) / (exp(u_i) + exp(u_j))`, whatever the size, so that a
+    correction tells as much as a comparison of the two.
+
+    Args:
+        size: how many responses there are to choose from, the one that is shown included; at least 2.
+    """
+
+    size: int = 4
+    kind: Literal["correction"] = "correction"
+
+    def __post_init__(self):
+        _at_least_two(self.size)
+
+    def record(
+        self, slate: Int[np.ndarray, "act slot"], answer: Int[np.ndarray, " act"], who: dict[str, np.ndarray]
+    ) -> Choices:
+        """Return corrections, the new one first; the first slot of a slate holds what was shown."""
+        edited = answer > 0
+        pair = np.stack([slate[np.arange(len(slate)), answer], slate[:, 0]], 1)[edited]
+        form = np.full(len(pair), FORMS.index("correction"))
+        who = {name: column[edited] for name, column in who.items()}
+        return Choices(pair, np.tile([0, 1], (len(pair), 1)), **who, form=form)
+
+
+@dataclass(frozen=True)
+class Demonstration(AbstractPick):
+    """The annotator writes a response: of `size` that come to mind, `P(i) = exp(u_i) / sum_j exp(u_j)` (Luce 1959).
+
+    What comes to mind are random candidates of the prompt. Only what was written is recorded, as in data of this form.
+
+    Args:
+        size: how many come to mind, at least 2.
+    """
+
+    size: int = 4
+    kind: Literal["demonstration"] = "demonstration"
+
+    def __post_init__(self):
+        _at_least_two(self.size)
+
+    def record(
+        self, slate: Int[np.ndarray, "act slot"], answer: Int[np.ndarray, " act"], who: dict[str, np.ndarray]
+    ) -> Choices:
+        """Return slates of one."""
+        written = np.take_along_axis(slate, answer[:, None], axis=1)
+        return Choices(written, np.zeros_like(written), **who)
 
 
 @dataclass(frozen=True)
@@ -168,15 +234,7 @@ class Ranking(AbstractForm):
 
 
 class AbstractGrading(AbstractForm):
-    """One response at a time gets a grade, by an ordered logit (McCullagh 1980).
-
-    P(grade <= k)  =  1 / (1 + exp(u - c_k)),  k = 0, 1, ...,  c = cuts
-    """
-
-    @property
-    @abstractmethod
-    def cuts(self) -> tuple[float, ...]:
-        """Thresholds between grades, in logits."""
+    """One response at a time gets a grade."""
 
     @property
     @abstractmethod
@@ -188,10 +246,6 @@ class AbstractGrading(AbstractForm):
         """One."""
         return 1
 
-    def log_chances(self, utility: Float[np.ndarray, "act slot"], tie: float) -> Float[np.ndarray, "act answer"]:
-        """Return one per grade, the lowest first."""
-        return _ordered_logit(utility[:, 0], self.cuts)
-
     def record(
         self, slate: Int[np.ndarray, "act slot"], answer: Int[np.ndarray, " act"], who: dict[str, np.ndarray]
     ) -> Grades:
@@ -199,8 +253,24 @@ class AbstractGrading(AbstractForm):
         return Grades(item=slate[:, 0], value=answer, scale=np.zeros(len(answer), int), **who)
 
 
+class AbstractOrdered(AbstractGrading):
+    """A grade by an ordered logit (McCullagh 1980).
+
+    P(grade <= k)  =  1 / (1 + exp(u - c_k)),  k = 0, 1, ...,  c = cuts
+    """
+
+    @property
+    @abstractmethod
+    def cuts(self) -> tuple[float, ...]:
+        """Thresholds between grades, in logits."""
+
+    def log_chances(self, utility: Float[np.ndarray, "act slot"], tie: float) -> Float[np.ndarray, "act answer"]:
+        """Return one per grade, the lowest first."""
+        return _ordered_logit(utility[:, 0], self.cuts)
+
+
 @dataclass(frozen=True)
-class Rating(AbstractGrading):
+class Rating(AbstractOrdered):
     """How good on a scale from 1: an ordered logit, `P(grade <= k) = 1 / (1 + exp(u - c_k))`.
 
     Args:
@@ -225,7 +295,7 @@ class Rating(AbstractGrading):
         return Scale(f"rating 1-{grades}", tuple(str(k + 1) for k in range(grades)))
 
 
-class AbstractBinary(AbstractGrading):
+class AbstractBinary(AbstractOrdered):
     """One threshold: `P(upper grade) = 1 / (1 + exp(threshold - u))`."""
 
     threshold: float
@@ -273,7 +343,37 @@ class YesNo(AbstractBinary):
         return Scale("good?", ("no", "yes"), "label")
 
 
-Form = Annotated[Comparison | BestOf | Ranking | Rating | Approval | YesNo, Field(discriminator="kind")]
+@dataclass(frozen=True)
+class Vote(AbstractGrading):
+    """Agree, pass or disagree: a comparison with a threshold, in which a pass is a tie (Davidson 1970).
+
+        P(agree) : P(disagree) : P(pass)  =  exp(u) : exp(threshold) : exp(tie + (u + threshold) / 2)
+
+    Args:
+        threshold: utility that is agreed with as often as not, in logits.
+    """
+
+    threshold: float = 0.0
+    kind: Literal["vote"] = "vote"
+
+    def __post_init__(self):
+        _increasing("threshold", (self.threshold,))
+
+    @property
+    def scale(self) -> Scale:
+        """That of votes in Polis."""
+        return VOTES
+
+    def log_chances(self, utility: Float[np.ndarray, "act slot"], tie: float) -> Float[np.ndarray, "act answer"]:
+        """Return disagree, pass, agree."""
+        u, threshold = utility[:, 0], np.full(len(utility), self.threshold)
+        return np.stack([threshold, tie + (u + threshold) / 2, u], 1)
+
+
+Form = Annotated[
+    Comparison | BestOf | Ranking | Correction | Demonstration | Rating | Approval | YesNo | Vote,
+    Field(discriminator="kind"),
+]
 
 
 def _ordered_logit(u: Float[np.ndarray, " act"], cuts: tuple[float, ...]) -> Float[np.ndarray, "act grade"]:
@@ -288,6 +388,11 @@ def _ordered_logit(u: Float[np.ndarray, " act"], cuts: tuple[float, ...]) -> Flo
 def _increasing(name: str, values: tuple[float, ...], least: int = 0) -> None:
     if len(values) < least or not np.isfinite(values).all() or not (np.diff(values) > 0).all():
         raise InputError(f"{name} is {values}; allowed: finite, each above the one before, at least {least} of them.")
+
+
+def _at_least_two(size: int) -> None:
+    if size < 2:
+        raise InputError(f"size is {size}; allowed: at least 2 responses, else there is nothing to choose.")
 
 
 def _at_least_three(size: int) -> None:

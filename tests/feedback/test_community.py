@@ -2,6 +2,7 @@ import re
 from collections import Counter
 from dataclasses import replace
 from itertools import permutations
+from typing import get_args
 
 import numpy as np
 import pydantic
@@ -12,7 +13,8 @@ from pluralign import artifacts, feedback
 from pluralign.errors import InputError
 from pluralign.feedback import Community, Group, assignment
 from pluralign.feedback.community import LAPSE
-from pluralign.types import FORMS, Feedback
+from pluralign.feedback.responding import Form
+from pluralign.types import FORMS, Feedback, Scale
 
 STYLES = {
     "warmth": ("dear", "lovely", "friend"),
@@ -314,6 +316,80 @@ def test_grades_follow_an_ordered_logit(form, cuts, labels):
     assert agrees(rows, lambda u: grades(u, tuple(c + 0.2 for c in cuts))) < 1e-6
 
 
+def votes_on(u: tuple, threshold: float, tie: float) -> dict[int, float]:
+    """Davidson (1970) in his own terms: worths of the response and of the threshold, and of a tie v times their root."""
+    w, t = np.exp(u[0]), np.exp(threshold)
+    v = np.exp(tie) * np.sqrt(w * t)
+    return {grade: float(x / (w + t + v)) for grade, x in enumerate((t, v, w)) if x}
+
+
+@pytest.mark.parametrize(("tie", "labels"), [(-1.0, {0, 1, 2}), (0.5, {0, 1, 2}), (None, {0, 2})])
+def test_votes_compare_with_a_threshold(tie, labels):
+    votes = replace(ONE, form=feedback.Vote(0.5), judgements=8000, seed=6, tie=tie).load()
+    assert votes.scales == (Scale("agree/pass/disagree", ("disagree", "pass", "agree"), "vote"),)
+    rows = list(zip(shown(votes), votes.grades.value.tolist(), strict=True))
+    tie = -np.inf if tie is None else tie
+    assert agrees(rows, lambda u: votes_on(u, 0.5, tie)) > 1e-3
+    assert agrees(rows, lambda u: votes_on(u, 0.7, tie)) < 1e-6
+    lapsed = replace(ONE, form=feedback.Vote(), judgements=5000, slip=1.0, tie=None if tie == -np.inf else tie).load()
+    seen = Counter(lapsed.grades.value.tolist())
+    assert set(seen) == labels and chisquare(list(seen.values())).pvalue > 1e-3
+
+
+def written(u: np.ndarray, size: int) -> dict[tuple[int, int], float]:
+    """Return how often item j is written where i came first, by going through all slates of this size."""
+    slates = list(permutations(range(len(u)), size))
+    found: Counter = Counter()
+    for slate in slates:
+        worth = np.exp(u[list(slate)])
+        for j, w in zip(slate, worth / worth.sum(), strict=True):
+            found[slate[0], j] += w / len(slates)
+    return dict(found)
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_corrections_prefer_the_edit(size):
+    votes = replace(ONE, form=feedback.Correction(size), judgements=8000, seed=10).load()
+    u, c = counts(votes) @ [1.0, -0.5, 0.0, 0.0], votes.choices
+    assert {FORMS[f] for f in c.form} == {"correction"}
+    assert c.slate.shape == (len(c), 2) and (c.rank == [0, 1]).all() and (c.slate[:, 0] != c.slate[:, 1]).all()
+    left = votes.provenance["set_aside"]["a correction that changes nothing"]
+    assert len(c) + left == 16000
+    assert (
+        np.diff(c.context)[np.diff(c.annotator) == 0] > 0
+    ).all() and c.context.max() > 7900  # places keep their gaps
+
+    def p(worth: np.ndarray) -> float:
+        chance: Counter = Counter()
+        for (old, new), x in written(worth, size).items():
+            chance[(new, old) if new != old else "left"] += x
+        answers = [*map(tuple, c.slate.tolist()), *["left"] * left]
+        return agrees([((), a) for a in answers], lambda _: chance)
+
+    assert p(u) > 1e-3
+    assert p(1.3 * u) < 1e-6
+    for a, b in {tuple(sorted(pair)) for pair in c.slate.tolist()}:  # as many as a comparison of the two would say
+        there, back = (int((c.slate == pair).all(1).sum()) for pair in ((a, b), (b, a)))
+        assert binomtest(there, there + back, logistic(u[a] - u[b])).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_demonstrations_are_what_came_to_mind_and_was_best(size):
+    votes = replace(ONE, form=feedback.Demonstration(size), judgements=8000, seed=11).load()
+    u, c = counts(votes) @ [1.0, -0.5, 0.0, 0.0], votes.choices
+    assert {FORMS[f] for f in c.form} == {"demonstration"}
+    assert c.slate.shape == (16000, 1) and (c.rank == 0).all()
+
+    def p(worth: np.ndarray) -> float:
+        chance: Counter = Counter()
+        for (_, new), x in written(worth, size).items():
+            chance[new] += x
+        return agrees([((), a) for a in c.slate[:, 0].tolist()], lambda _: chance)
+
+    assert p(u) > 1e-3
+    assert p(1.3 * u) < 1e-6
+
+
 def strengths(u: tuple, cut: float) -> dict[tuple[int, int], float]:
     """Davidson's worths (1970), and for the winner's lead a logistic variable that does or does not pass the cut."""
     w, v = np.exp(u), np.exp(-1.0) * np.exp(sum(u) / 2)
@@ -414,6 +490,10 @@ def test_spammers():
     assert (bent(lazy, form=feedback.Ranking(3)).choices.rank == [0, 1, 2]).all()
     assert (bent(lazy, form=feedback.Rating()).grades.value == 4).all()
     assert (bent(lazy, form=feedback.Approval()).grades.value == 1).all()
+    assert (bent(lazy, form=feedback.Vote()).grades.value == 2).all()
+    assert bent(lazy, form=feedback.Correction()).provenance["set_aside"] == {
+        "a correction that changes nothing": 12000
+    }
     assert chisquare(np.bincount(outcomes(bent(feedback.AtRandom(share=1.0))))).pvalue > 1e-3
     assert chisquare(np.bincount(bent(feedback.AtRandom(share=1.0), form=feedback.Rating()).grades.value)).pvalue > 1e-3
 
@@ -548,6 +628,10 @@ def test_active_comparisons_are_those_that_tell_most():
     ("make", "message"),
     [
         (lambda: feedback.BestOf(2), "size is 2"),
+        (lambda: feedback.Correction(1), "size is 1; allowed: at least 2"),
+        (lambda: feedback.Demonstration(1), "size is 1; allowed: at least 2"),
+        (lambda: feedback.Vote(float("inf")), "threshold is"),
+        (lambda: replace(ONE, form=feedback.Correction(6)), "candidates is 5; allowed: at least 6"),
         (lambda: feedback.Ranking(4, top=1), "top is 1; allowed: 2 to 4"),
         (lambda: feedback.Ranking(8), "have 40320 rankings"),
         (lambda: feedback.Rating((1.0, 0.0)), "thresholds is"),
@@ -588,3 +672,52 @@ def test_pydantic_reads_the_components():
     assert adapter.validate_python(adapter.dump_python(mixed, mode="json")) == mixed
     with pytest.raises(pydantic.ValidationError, match="flipp"):
         adapter.validate_python(adapter.dump_python(SMALL, mode="json") | {"behaviours": [{"kind": "flipp"}]})
+
+
+EVERY_FORM = tuple(form() for form in get_args(get_args(Form)[0]))
+"""Of each form that a community may have, its defaults."""
+
+
+def rows(votes: Feedback) -> Counter:
+    """Return all judgements, each as what the columns of its block say, with how often it is there."""
+    found: Counter = Counter()
+    for block in (votes.choices, votes.grades):
+        names = sorted(vars(block))
+        columns = zip(*(map(str, vars(block)[name].tolist()) for name in names), strict=True)
+        found.update(tuple(zip(names, row, strict=True)) for row in columns)
+    return found
+
+
+@pytest.mark.parametrize("forms", [*((form,) for form in EVERY_FORM), EVERY_FORM], ids=lambda f: f[0].kind if len(f) == 1 else "all")
+def test_every_form_goes_all_the_way(forms, tmp_path):
+    """Read, described, split in every way, saved and read again; of several forms at once as of each."""
+    parts = [replace(SMALL, form=form).load() for form in forms]
+    if len(parts) > 1:
+        parts = [feedback.concatenate(*(replace(part, truth=None) for part in parts))]
+    votes = parts[0]
+    timed = [replace(block, time=block.context + 10**9) for block in (votes.choices, votes.grades)]
+    votes = replace(votes, choices=timed[0], grades=timed[1])
+
+    aside = votes.provenance["set_aside"]
+    assert set(aside) == {"a correction that changes nothing"} & set(aside)
+    assert bool(aside) == any(form.kind == "correction" for form in forms)
+    total = 40 * 20 * len(forms) - sum(aside.values())
+    summary = feedback.describe(votes)
+    names = {"rating": "rating 1-5 (rating)", "approval": "approval (approval)", "yes-no": "good? (label)"}
+    names["vote"] = "agree/pass/disagree (vote)"
+    every = {names.get(form.kind, form.kind): 800 for form in forms}
+    if aside:
+        every["correction"] -= sum(aside.values())
+    assert summary.by_form == every and summary.judgements == total and summary.set_aside == aside
+
+    there = rows(votes)
+    assert there.total() == total
+    splits = [feedback.ByJudgement(), feedback.ByAnnotator(group="group"), feedback.ByPrompt(), feedback.ByTime()]
+    for train, test in (feedback.holdout(votes), *(split.split(votes) for split in splits)):
+        late = test.provenance["set_aside"].get("the same annotator judged the same before the cut", 0)
+        assert rows(train) + rows(test) <= there and (rows(train) + rows(test)).total() + late == total
+        assert 0.1 * total < rows(test).total() + late < 0.35 * total
+
+    again = artifacts.load(artifacts.save(votes, tmp_path / "votes"), Feedback)
+    assert rows(again) == there and again.scales == votes.scales and again.provenance["set_aside"] == aside
+    assert feedback.describe(again) == summary
