@@ -147,6 +147,7 @@ def test_plackett_luce_worths_are_those_of_maximum_likelihood(simulation):
     np.testing.assert_allclose(utility - utility.mean(), exact - exact.mean(), atol=0.08)
 
 
+@pytest.mark.slow
 def test_comparisons_and_grades_together_tell_more_than_either(simulation):
     rng = np.random.default_rng(6)
     weight = np.array([1.0, -0.5])
@@ -165,6 +166,7 @@ def test_comparisons_and_grades_together_tell_more_than_either(simulation):
     assert (spread["both"] < 0.9 * np.minimum(spread["pairs"], spread["grades"])).all()
 
 
+@pytest.mark.slow
 def test_an_objective_that_was_not_judged_is_predicted_from_one_that_was(simulation):
     """Tastes in two objectives agree; half the annotators judge only the first of them."""
     rng = np.random.default_rng(7)
