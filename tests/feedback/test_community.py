@@ -1,5 +1,5 @@
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import replace
 from itertools import permutations
 from typing import get_args
@@ -339,7 +339,7 @@ def test_votes_compare_with_a_threshold(tie, labels):
 def written(u: np.ndarray, size: int) -> dict[tuple[int, int], float]:
     """Return how often item j is written where i came first, by going through all slates of this size."""
     slates = list(permutations(range(len(u)), size))
-    found: Counter = Counter()
+    found = defaultdict(float)
     for slate in slates:
         worth = np.exp(u[list(slate)])
         for j, w in zip(slate, worth / worth.sum(), strict=True):
@@ -360,7 +360,7 @@ def test_corrections_prefer_the_edit(size):
     ).all() and c.context.max() > 7900  # places keep their gaps
 
     def p(worth: np.ndarray) -> float:
-        chance: Counter = Counter()
+        chance = defaultdict(float)
         for (old, new), x in written(worth, size).items():
             chance[(new, old) if new != old else "left"] += x
         answers = [*map(tuple, c.slate.tolist()), *["left"] * left]
@@ -381,7 +381,7 @@ def test_demonstrations_are_what_came_to_mind_and_was_best(size):
     assert c.slate.shape == (16000, 1) and (c.rank == 0).all()
 
     def p(worth: np.ndarray) -> float:
-        chance: Counter = Counter()
+        chance = defaultdict(float)
         for (_, new), x in written(worth, size).items():
             chance[new] += x
         return agrees([((), a) for a in c.slate[:, 0].tolist()], lambda _: chance)
@@ -688,7 +688,9 @@ def rows(votes: Feedback) -> Counter:
     return found
 
 
-@pytest.mark.parametrize("forms", [*((form,) for form in EVERY_FORM), EVERY_FORM], ids=lambda f: f[0].kind if len(f) == 1 else "all")
+@pytest.mark.parametrize(
+    "forms", [*((form,) for form in EVERY_FORM), EVERY_FORM], ids=lambda f: f[0].kind if len(f) == 1 else "all"
+)
 def test_every_form_goes_all_the_way(forms, tmp_path):
     """Read, described, split in every way, saved and read again; of several forms at once as of each."""
     parts = [replace(SMALL, form=form).load() for form in forms]
