@@ -14,7 +14,7 @@ from pluralign.types import Choices, Feedback, Grades, Truth
 
 LAPSE = 0.8
 """How often a careless annotator answers at random."""
-BEHAVIOUR, ATTRIBUTE, ITEM = range(3)
+BEHAVIOUR, ATTRIBUTE, ITEM, OBJECTIVE = range(4)
 """Keys of the random generators beside the main one."""
 
 TOPICS = (
@@ -54,6 +54,7 @@ class Group:
         attributes: of annotators, each drawn for itself: name to values and their probabilities.
         item_spread: standard deviation of what an item is worth to the group beyond its styles, in logits.
         sees: styles that annotators notice; all if none. They judge by what those tell of the utility, see `Community`.
+        objectives: tastes beyond `tastes`, in the same logits, for each objective that is asked for, by its name.
     """
 
     name: str
@@ -62,17 +63,24 @@ class Group:
     attributes: dict[str, dict[str, float]] = field(default_factory=dict)
     item_spread: float = 0.0
     sees: tuple[str, ...] | None = None
+    objectives: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def __post_init__(self):
         _need(self.size >= 1, "size", self.size, f"at least 1 in group {self.name!r}")
-        for style, value in self.tastes.items():
-            _need(bool(np.isfinite(value)), f"tastes[{style!r}]", value, f"finite in group {self.name!r}")
+        further = {f"objectives[{name!r}]": tastes for name, tastes in self.objectives.items()}
+        for where, tastes in {"tastes": self.tastes, **further}.items():
+            for style, value in tastes.items():
+                _need(bool(np.isfinite(value)), f"{where}[{style!r}]", value, f"finite in group {self.name!r}")
         _need(0 <= self.item_spread < np.inf, "item_spread", self.item_spread, "at least 0 and finite")
         for name, shares in self.attributes.items():
             _need(name not in ("id", "weight", "group"), "attributes", name, "names other than id, weight and group")
             total = sum(shares.values())
             fair = min(shares.values(), default=-1) >= 0 and abs(total - 1) < 1e-6
             _need(fair, f"attributes[{name!r}]", shares, "probabilities of at least 0 that sum to 1")
+
+    def wants(self, objective: str, style: str) -> float:
+        """Return the group's taste for a style where this objective is asked for."""
+        return self.tastes.get(style, 0.0) + self.objectives.get(objective, {}).get(style, 0.0)
 
 
 @dataclass(frozen=True)
@@ -106,6 +114,13 @@ class Community(AbstractSource):
     over the community's items that look the same,
 
         E[u_a | v(item)]  =  mean of u_a over all items with equal v.
+
+    Groups with `objectives` have tastes for each of them; a judgement asks for one, drawn uniformly, and then
+
+        w_ao = tastes_g + objectives_g[o] + spread * e_ao,  e_ao ~ Normal(0, I),
+
+    where objectives_g[o] is 0 if the group does not name the objective, and q is the same for all. With several
+    objectives `truth` is none too, and `provenance["utility"]` is u[objective, annotator, item].
 
     `behaviours` bend what annotators answer, one after the other, each with its own share of annotators, drawn apart,
     so that one annotator may have several; what annotators want stays as it is. `provenance["behaviours"]` says who
@@ -154,7 +169,7 @@ class Community(AbstractSource):
                 _need(words.count(word) == 1, f"styles[{style!r}]", word, "words that stand only once in all styles")
                 _need(word not in NEUTRAL, f"styles[{style!r}]", word, "words that neutral clauses do not use")
         for group in self.groups:
-            for style in group.tastes:
+            for style in (*group.tastes, *(style for tastes in group.objectives.values() for style in tastes)):
                 _need(style in self.styles, f"tastes of {group.name!r}", style, f"styles: {', '.join(self.styles)}")
             for style in group.sees or ():
                 _need(style in self.styles, f"sees of {group.name!r}", style, f"styles: {', '.join(self.styles)}")
@@ -164,6 +179,8 @@ class Community(AbstractSource):
         active = isinstance(self.assignment, Active)
         compares = isinstance(self.form, Comparison)
         _need(compares or not active, "form", self.form.kind, "comparison, if the assignment is active")
+        alone = isinstance(self.assignment, Independent) or len(self._objectives) == 1
+        _need(alone, "assignment", self.assignment.kind, "independent, if groups have several objectives")
         enough = self.judgements >= self.assignment.stages
         _need(enough, "judgements", self.judgements, f"at least {self.assignment.stages}, one for each round")
         _need(self.judgements >= 1, "judgements", self.judgements, "at least 1")
@@ -171,6 +188,10 @@ class Community(AbstractSource):
         _need(0 <= self.careless <= 1, "careless", self.careless, "0 to 1")
         _need(0 <= self.slip <= 1, "slip", self.slip, "0 to 1")
         _need(self.tie is None or bool(np.isfinite(self.tie)), "tie", self.tie, "finite, or none for no ties")
+
+    @property
+    def _objectives(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(o for group in self.groups for o in group.objectives)) or ("overall",)
 
     def fingerprint(self) -> str:
         """Return a content hash of the word lists; all else is in the fields."""
@@ -187,12 +208,15 @@ class Community(AbstractSource):
         counts = self._counts(responses)
 
         group = np.repeat(np.arange(len(self.groups)), [g.size for g in self.groups])
-        tastes = np.array([[g.tastes.get(style, 0.0) for style in self.styles] for g in self.groups])
-        weights = tastes[group] + self.spread * rng.normal(size=(len(group), len(self.styles)))
+        tastes = np.array([[[g.wants(o, s) for s in self.styles] for g in self.groups] for o in self._objectives])
+        own = rng.normal(size=(1, len(group), len(self.styles)))
+        further = self._child(OBJECTIVE).normal(size=(len(tastes) - 1, *own.shape[1:]))
+        weights = tastes[:, group] + self.spread * np.concatenate([own, further])
         careless = self._spread_out(self.careless, group, rng)
         utility = weights @ counts.T + self._beyond(len(responses))[group]
         bent = [self._spread_out(b.share, group, self._child(BEHAVIOUR, k)) for k, b in enumerate(self.behaviours)]
-        judged = self._judge(self._noticed(utility, counts, group), careless, bent, responses, counts, rng)
+        noticed = np.stack([self._noticed(u, counts, group) for u in utility])
+        judged = self._judge(noticed, careless, bent, responses, counts, rng)
 
         told: dict[str, Any] = {}
         if self.behaviours:
@@ -202,9 +226,12 @@ class Community(AbstractSource):
             ]
         unchanged = len(group) * self.judgements - len(judged)
         aside = {"a correction that changes nothing": unchanged} if unchanged else {}
-        linear = not any(g.item_spread for g in self.groups)
+        linear = not any(g.item_spread for g in self.groups) and len(utility) == 1
         if not linear:
-            told |= {"utility": utility, "careless": np.flatnonzero(careless).tolist()}
+            told |= {
+                "utility": utility if len(utility) > 1 else utility[0],
+                "careless": np.flatnonzero(careless).tolist(),
+            }
 
         names = [self.groups[g].name for g in group]
         width = len(str(len(group) - 1))
@@ -226,22 +253,30 @@ class Community(AbstractSource):
                     **self._attributes(group),
                 }
             ),
-            objectives=("overall",),
+            objectives=self._objectives,
             choices=judged if isinstance(judged, Choices) else _no_choices(),
             grades=judged if isinstance(judged, Grades) else Grades.none(),
             provenance={"kind": self.kind, "simulated": True, "fields": asdict(self), "set_aside": aside, **told},
-            truth=Truth(weights=weights, features=tuple(self.styles), careless=careless) if linear else None,
+            truth=Truth(weights=weights[0], features=tuple(self.styles), careless=careless) if linear else None,
             scales=(self.form.scale,) if isinstance(self.form, AbstractGrading) else (),
         )
 
-    def utility(self, votes: Feedback) -> Float[np.ndarray, "annotator item"]:
+    def utility(self, votes: Feedback, objective: str | None = None) -> Float[np.ndarray, "annotator item"]:
         """Return what every annotator of this community truly wants: its utility of every item, in logits.
 
         Args:
             votes: what `load` returned.
+            objective: which is asked for; it may be none if there is only one.
+
+        Raises:
+            InputError: there is no such objective, or there are several and none is named.
         """
+        names = self._objectives
+        asked = names[0] if objective is None and len(names) == 1 else objective
+        _need(asked in names, "objective", asked, ", ".join(names))
         if votes.truth is None:
-            return np.asarray(votes.provenance["utility"])
+            known = np.asarray(votes.provenance["utility"])
+            return known if known.ndim == 2 else known[names.index(str(asked))]
         return votes.truth.weights @ self._counts(list(votes.items["response"])).T
 
     def _child(self, *key: int) -> np.random.Generator:
@@ -316,7 +351,7 @@ class Community(AbstractSource):
 
     def _judge(
         self,
-        utility: Float[np.ndarray, "annotator item"],
+        utility: Float[np.ndarray, "objective annotator item"],
         careless: Bool[np.ndarray, " annotator"],
         bent: list[Bool[np.ndarray, " annotator"]],
         texts: list[str],
@@ -326,6 +361,7 @@ class Community(AbstractSource):
         people, size = np.arange(len(careless)), (self.prompts, self.candidates, self.form.slots)
         slate = np.zeros((len(people), self.judgements, self.form.slots), int)
         answer = np.zeros((len(people), self.judgements), int)
+        asked = self._child(OBJECTIVE, 0).integers(len(utility), size=answer.shape)
         shown, won = np.zeros((0, self.form.slots), int), np.zeros(0, int)
         for places in np.array_split(np.arange(self.judgements), self.assignment.stages):
             annotator, place = np.repeat(people, len(places)), np.tile(places, len(people))
@@ -334,7 +370,7 @@ class Community(AbstractSource):
                 slate=slates,
                 annotator=annotator,
                 progress=place / max(self.judgements - 1, 1),
-                utility=utility[annotator[:, None], slates],
+                utility=utility[asked[annotator, place][:, None], annotator[:, None], slates],
                 lapse=np.where(careless, LAPSE, self.slip)[annotator],
                 texts=texts,
                 styles=self.styles,
@@ -342,10 +378,10 @@ class Community(AbstractSource):
             answers = self._answer(acts, bent, rng)
             slate[annotator, place], answer[annotator, place] = slates, answers
             if self.assignment.stages > 1:  # of comparisons
-                rank = self._record(slates, answers, annotator, place).rank
+                rank = self._record(slates, answers, annotator, place, asked).rank
                 shown, won = np.concatenate([shown, slates]), np.concatenate([won, rank[:, 1] - rank[:, 0]])
         annotator, place = np.repeat(people, self.judgements), np.tile(np.arange(self.judgements), len(people))
-        return self._record(slate.reshape(-1, self.form.slots), answer.ravel(), annotator, place)
+        return self._record(slate.reshape(-1, self.form.slots), answer.ravel(), annotator, place, asked)
 
     def _answer(
         self, acts: Acts, bent: list[Bool[np.ndarray, " annotator"]], rng: np.random.Generator
@@ -364,8 +400,10 @@ class Community(AbstractSource):
         at_random = possible[rng.integers(len(possible), size=len(wanted))]
         return np.where(rng.random(len(wanted)) < acts.lapse, at_random, wanted)
 
-    def _record(self, slate: np.ndarray, answer: np.ndarray, annotator: np.ndarray, place: np.ndarray) -> Any:
-        who = {"annotator": annotator, "objective": np.zeros(len(slate), int), "context": place}
+    def _record(
+        self, slate: np.ndarray, answer: np.ndarray, annotator: np.ndarray, place: np.ndarray, asked: np.ndarray
+    ) -> Any:
+        who = {"annotator": annotator, "objective": asked[annotator, place], "context": place}
         return self.form.record(slate, answer, who)
 
 

@@ -578,6 +578,57 @@ def test_what_is_not_seen_is_judged_by_its_mean():
     assert binomtest(int((outcomes(blind) == 0).sum()), int((outcomes(blind) < 2).sum())).pvalue > 1e-3
 
 
+KIND = Group("g", 2, {"warmth": 1.0}, objectives={"helpful": {"detail": -0.5}, "kind": {"warmth": -2.0, "humour": 0.7}})
+WANTS = {"helpful": [1.0, -0.5, 0, 0], "kind": [-1.0, 0, 0.7, 0]}
+
+
+@pytest.mark.parametrize("form", [feedback.Comparison(), feedback.Vote(0.5)], ids=lambda form: form.kind)
+def test_each_judgement_is_about_one_objective(form, tmp_path):
+    community = replace(ONE, groups=(KIND,), form=form, judgements=16000, seed=12)
+    votes = community.load()
+    assert votes.objectives == tuple(WANTS) and votes.truth is None
+    assert binomtest(int((votes.choices if len(votes.choices) else votes.grades).objective.sum()), 32000).pvalue > 1e-3
+    again = artifacts.load(artifacts.save(votes, tmp_path / "votes"), Feedback)
+    for o, (name, weights) in enumerate(WANTS.items()):
+        u = counts(votes) @ weights
+        for community_of in (votes, again):
+            np.testing.assert_allclose(community.utility(community_of, name), [u, u], atol=1e-9)
+        if len(votes.grades):
+            block = votes.grades.where(votes.grades.objective == o)
+            shown, answers, chance = block.item[:, None], block.value, lambda u: votes_on(u, 0.5, -1.0)
+        else:
+            part = votes.where(votes.choices.objective == o)
+            shown, answers, chance = part.choices.slate, outcomes(part), pairs
+
+        def p(weights, shown=shown, answers=answers, chance=chance) -> float:
+            worth = np.round(counts(votes) @ weights, 9)[shown]
+            return agrees(list(zip(map(tuple, worth.tolist()), answers.tolist(), strict=True)), chance)
+
+        assert p(weights) > 1e-3
+        assert p([1.0, 0, 0, 0]) < 1e-6
+    total = sum(feedback.describe(votes).by_objective.values())
+    assert list(feedback.describe(votes).by_objective) == list(WANTS) and total == 32000
+
+
+def test_what_an_annotator_wants_differs_between_objectives():
+    many = replace(SMALL, groups=(replace(KIND, size=1500),), prompts=30, judgements=1, spread=0.7)
+    votes = many.load()
+    phi = counts(votes)
+    found = [np.linalg.lstsq(phi, many.utility(votes, name).T, rcond=None)[0].T - WANTS[name] for name in WANTS]
+    for own in found:
+        assert kstest(own.ravel() / 0.7, "norm").pvalue > 1e-3
+    assert abs(np.corrcoef(found[0].ravel(), found[1].ravel())[0, 1]) < 4 / np.sqrt(6000)
+
+
+def test_one_objective_moves_no_random_number():
+    plain, named = (
+        replace(SMALL, groups=(*GROUPS[1:], replace(GROUPS[0], objectives=o))).load() for o in ({}, {"kind": {}})
+    )
+    assert named.objectives == ("kind",) and plain.objectives == ("overall",)
+    np.testing.assert_array_equal(plain.choices.rank, named.choices.rank)
+    np.testing.assert_array_equal(plain.truth.weights, named.truth.weights)
+
+
 def test_overlapping_slates_are_judged_by_several():
     many = replace(SMALL, prompts=640, assignment=feedback.Overlapping(share=0.25, by=3))
     votes = many.load()
@@ -650,6 +701,11 @@ def test_active_comparisons_are_those_that_tell_most():
         (lambda: Group("g", 1, {}, attributes={"age": {"x": 0.5}}), "sum to 1"),
         (lambda: Group("g", 1, {}, item_spread=-1.0), "item_spread is -1"),
         (lambda: replace(ONE, groups=(Group("g", 1, {}, sees=("wit",)),)), "sees of 'g' is 'wit'"),
+        (lambda: replace(KIND, objectives={"a": {"x": np.nan}}), r"objectives\['a'\]\['x'\] is nan"),
+        (lambda: replace(ONE, groups=(replace(KIND, objectives={"a": {"wit": 1.0}}),)), "tastes of 'g' is 'wit'"),
+        (lambda: replace(ONE, groups=(KIND,), assignment=feedback.Overlapping(by=2)), "assignment is 'overlapping'"),
+        (lambda: replace(ONE, groups=(KIND,)).utility(ONE.load()), "objective is None; allowed: helpful, kind"),
+        (lambda: ONE.utility(ONE.load(), "kind"), "objective is 'kind'; allowed: overall"),
         (lambda: replace(ONE, form=feedback.Ranking(6)), "candidates is 5; allowed: at least 6"),
         (lambda: bent(feedback.Collude("wit")), "collude names the style 'wit'"),
         (lambda: bent(feedback.Trigger("zebra")), "no response contains any of"),
