@@ -734,6 +734,13 @@ EVERY_FORM = tuple(form() for form in get_args(get_args(Form)[0]))
 """Of each form that a community may have, its defaults."""
 
 
+@pytest.mark.parametrize("form", EVERY_FORM, ids=lambda form: form.kind)
+def test_pydantic_reads_every_form(form):
+    adapter, community = pydantic.TypeAdapter(Community), replace(SMALL, groups=(KIND,), form=form)
+    assert adapter.validate_python(adapter.dump_python(community, mode="json")) == community
+    assert adapter.validate_python(adapter.dump_python(SMALL, mode="json") | {"form": {"kind": form.kind}}).form == form
+
+
 def rows(votes: Feedback) -> Counter:
     """Return all judgements, each as what the columns of its block say, with how often it is there."""
     found: Counter = Counter()
