@@ -194,6 +194,9 @@ def analyse(
     e, source = experiment, experiment.feedback
     if not isinstance(source, Community):
         raise InputError(f"a power analysis simulates; feedback has the kind {source.kind!r}, use `kind: community`.")
+    if several := {name for group in source.groups for name in group.objectives}:
+        names = ", ".join(sorted(several))
+        raise InputError(f"the community has the objectives {names}; a power analysis takes one, so leave them out.")
     rules = {rule.name: rule for rule in e.rules}
     for group, rule in (claim.more, claim.less):
         _known("group", group, [g.name for g in source.groups])

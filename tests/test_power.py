@@ -181,6 +181,9 @@ def test_groups_keep_their_proportions(total, sizes):
         ({"alpha": 1.0}, "alpha 1.0"),
         ({"experiment": replace(EXPERIMENT, feedback=feedback.Table("v.csv", prompt="p", first="a", second="b",
             outcome="o", annotator="w"))}, "kind 'table', use `kind: community`"),
+        ({"experiment": replace(EXPERIMENT, feedback=replace(COMMUNITY, groups=(
+            replace(GROUPS[0], objectives={"kind": {}, "short": {"detail": -1.0}}), GROUPS[1])))},
+            "objectives kind, short; a power analysis takes one"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named(change, message):

@@ -62,14 +62,12 @@ class AbstractPopulation(ABC):
 
     response: Response
     items: ItemEffects | None
+    group: str | None = None
+    """Annotator attribute that the model looks at; none, unless a population has a field of this name."""
 
     @abstractmethod
     def model(self, layout: Layout) -> None:
         """Write the numpyro model, one `numpyro.sample` per node of its plate diagram."""
-
-    @abstractmethod
-    def groups(self, votes: Feedback) -> Int[np.ndarray, " annotator"]:
-        """Return the index of each annotator's group."""
 
     @abstractmethod
     def voters(self, sites: Draws, votes: Feedback) -> Voters:
@@ -87,6 +85,12 @@ class AbstractPopulation(ABC):
             common: one draw of `RewardPosterior.common`.
             z: `[latent]`; drawn from independent standard normals it is somebody nobody has met.
         """
+
+    def groups(self, votes: Feedback) -> Int[np.ndarray, " annotator"]:
+        """Return the index of each annotator's group among those that `group` names, in alphabetical order."""
+        if self.group is None:
+            return np.zeros(len(votes.annotators), np.int32)
+        return np.unique(votes.attribute(self.group), return_inverse=True)[1].astype(np.int32)
 
     def canonical(self, sites: Draws) -> Draws:
         """Return draws `[chain draw ...]` with names that mean the same in all; here they do already."""
@@ -213,10 +217,6 @@ class Pooled(AbstractPopulation):
         """Return the weights that everybody has."""
         return common["centre"]
 
-    def groups(self, votes: Feedback) -> Int[np.ndarray, " annotator"]:
-        """Return one group for all."""
-        return np.zeros(len(votes.annotators), np.int32)
-
     def voters(self, sites: Draws, votes: Feedback) -> Voters:
         """Return the one voter, to whom every annotator belongs."""
         return Voters(sites["centre"][:, None], np.ones(1), ("everyone",), np.ones((len(votes.annotators), 1)))
@@ -316,12 +316,6 @@ class Hierarchical(AbstractPopulation):
         z = z.reshape(spread.shape)
         return mean + spread * (common["objective_root"] @ z if "objective_root" in common else z)
 
-    def groups(self, votes: Feedback) -> Int[np.ndarray, " annotator"]:
-        """Return the groups that `group` names, in alphabetical order."""
-        if self.group is None:
-            return np.zeros(len(votes.annotators), np.int32)
-        return np.unique(votes.attribute(self.group), return_inverse=True)[1].astype(np.int32)
-
     def voters(self, sites: Draws, votes: Feedback) -> Voters:
         """Return the annotators, in order."""
         return _annotators(sites, votes)
@@ -390,10 +384,6 @@ class LowRank(AbstractPopulation):
             left, _, right = np.linalg.svd(np.einsum("bf,scf->sbc", toward, flat))
             turned = np.einsum("sbc,scf->sbf", left @ right, flat)
         return sites | {"direction": turned.reshape(direction.shape).astype(direction.dtype)}
-
-    def groups(self, votes: Feedback) -> Int[np.ndarray, " annotator"]:
-        """Return one group for all."""
-        return np.zeros(len(votes.annotators), np.int32)
 
     def voters(self, sites: Draws, votes: Feedback) -> Voters:
         """Return the annotators, in order."""
@@ -487,10 +477,6 @@ class Mixture(AbstractPopulation):
         }
         rest = {name: value for name, value in sites.items() if name not in ("stick", "mass_")}
         return rest | {name: value.reshape(*lead, *value.shape[1:]) for name, value in turned.items()}
-
-    def groups(self, votes: Feedback) -> Int[np.ndarray, " annotator"]:
-        """Return one group for all."""
-        return np.zeros(len(votes.annotators), np.int32)
 
     def voters(self, sites: Draws, votes: Feedback) -> Voters:
         """Return the components; their mass is that of their members, each counted with its weight."""
