@@ -1,11 +1,11 @@
 """Do intervals cover what simulated annotators truly want as often as they say?"""
 
-import jax
 import numpy as np
 import pytest
 
 from pluralign import choice, features, feedback, reward
-from pluralign.types import FitReport, RewardPosterior
+from pluralign.reward.together import fit_together
+from pluralign.types import Features, Feedback, FitReport, RewardPosterior
 
 SEEDS = 20
 STYLES = {
@@ -20,21 +20,9 @@ GROUPS = (
 )
 
 
-@pytest.fixture
-def _compiled_once(tmp_path):
-    """Compile the model once for all seeds."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "xla"))
-    yield
-    jax.config.update("jax_compilation_cache_dir", None)
-
-
-def quantiles_of_truth(seed: int) -> list[float]:
+def quantiles_of_truth(votes: Feedback, phi: Features, posterior: RewardPosterior) -> list[float]:
     """Return, for each group, the share of posterior draws of its welfare under the Nash lottery below the true one."""
-    votes = feedback.Community(GROUPS, STYLES, prompts=20, candidates=5, judgements=24, seed=seed).load()
     assert votes.truth is not None
-    phi = features.Lexicon(STYLES).encode(votes)
-    inference = reward.NUTS(draws=150, warmup=200, chains=2)
-    posterior = reward.Hierarchical(group="group").fit(votes, phi, inference=inference, seed=seed)
     utilities = choice.utilities(posterior, phi, scale=choice.StdScale(), draws=300)
     lottery = (
         choice.Nash().choose(choice.utilities(posterior, phi, scale=choice.StdScale(), draws=30), beta=0.1).lottery
@@ -69,8 +57,15 @@ def calibrated(quantiles: np.ndarray) -> bool:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.filterwarnings("ignore::pluralign.errors.ConvergenceWarning")  # 150 draws: R-hat is judged elsewhere
-def test_intervals_of_group_welfare_cover_the_truth(_compiled_once):
-    quantiles = np.array([quantiles_of_truth(seed) for seed in range(SEEDS)]).ravel()
+def test_intervals_of_group_welfare_cover_the_truth():
+    votes = [
+        feedback.Community(GROUPS, STYLES, prompts=20, candidates=5, judgements=24, seed=seed).load()
+        for seed in range(SEEDS)
+    ]
+    phi = [features.Lexicon(STYLES).encode(v) for v in votes]
+    inference = reward.NUTS(draws=150, warmup=200, chains=2)
+    posteriors = fit_together(reward.Hierarchical(group="group"), votes, phi, inference=inference)
+    quantiles = np.array([quantiles_of_truth(*parts) for parts in zip(votes, phi, posteriors, strict=True)]).ravel()
     print("inside 90 %:", np.mean((quantiles > 0.05) & (quantiles < 0.95)))
     print("inside 50 %:", np.mean((quantiles > 0.25) & (quantiles < 0.75)))
     assert calibrated(quantiles), np.sort(quantiles)
