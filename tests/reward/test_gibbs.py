@@ -186,7 +186,7 @@ def bound_of(problem, p, a):
     return bound
 
 
-def test_the_fixed_point_is_a_stationary_point_of_the_bound_and_the_laplace_approximation_is_not(climbed):
+def test_the_fixed_point_is_a_stationary_point_of_the_bound_and_no_mode_of_the_posterior(climbed):
     problem, q, p, _ = climbed
     for a in range(5):
         bound = bound_of(problem, p, a)
