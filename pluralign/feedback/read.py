@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import math
+import os
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -123,14 +124,14 @@ def checked(file: Any) -> File:
     """
     if isinstance(file, str | Path):
         folder = Path(file)
-        if (folder / "state.json").is_file():
+        if os.path.isfile(folder / "state.json"):  # False, not OSError, where a name is too long
             from datasets import load_from_disk
 
             try:
                 return load_from_disk(str(folder))  # pyright: ignore[reportReturnType]
             except Exception as error:  # of many kinds: files that are missing, cut off, or of another version
                 raise InputError(f"{folder} is not a whole data set ({error}); save it again.") from error
-        if (folder / "dataset_dict.json").is_file():
+        if os.path.isfile(folder / "dataset_dict.json"):
             splits = sorted(path.name for path in folder.iterdir() if path.is_dir())
             raise InputError(f"{folder} holds several data sets; name the folder of one of them: {splits}.")
         return file
