@@ -1,6 +1,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 from scipy.special import stdtrit
 
-from pluralign.feedback.agreement import CORRECTION, Agreement, agreement, answers
+from pluralign.feedback.agreement import CORRECTION, Agreement, Answers, agreement, answers
 from pluralign.feedback.cells import sorted_codes
 from pluralign.feedback.connection import Connection, connections, pieces_of_prompts, sentences
 from pluralign.feedback.privacy import Personal, column, personal
@@ -149,6 +150,19 @@ class Summary:
 
 def describe(feedback: Feedback) -> Summary:
     """Count what one should know of feedback before trusting it; see `Summary`."""
+    given = answers(feedback)
+    shared = tuple(a.shared() for a in given)
+    # Half of all work, and numpy and scipy let go of the interpreter while they sort and multiply.
+    with ThreadPoolExecutor(1) as beside:
+        found = beside.submit(suspects, feedback, given, shared)
+        summary, decided = _counted(feedback, shared)
+        summary = replace(summary, suspects=found.result())
+    warnings = _warnings(summary, decided, crowded(shared, len(feedback.annotators)))
+    return replace(summary, warnings=(*warnings, *slips(feedback)))
+
+
+def _counted(feedback: Feedback, shared: tuple[Answers, ...]) -> tuple[Summary, int]:
+    """Return everything but suspects and warnings, and how many comparisons of two are decided."""
     choices, grades, items, people = feedback.choices, feedback.grades, feedback.items, feedback.annotators
     n, annotators = len(choices) + len(grades), len(people)
     per_annotator = np.bincount(np.concatenate([choices.annotator, grades.annotator]), minlength=annotators)
@@ -171,8 +185,6 @@ def describe(feedback: Feedback) -> Summary:
     graded, _ = sorted_codes(grades.annotator, grades.objective, grades.scale, grades.item)
     _, values = sorted_codes(graded, grades.value)
     regraded = np.bincount(graded[values])
-    given = answers(feedback)
-    shared = tuple(a.shared() for a in given)
     numbers = {
         "judgements": n,
         "by_form": _by_form(feedback),
@@ -198,15 +210,12 @@ def describe(feedback: Feedback) -> Summary:
         "agreement_interval": _interval(*agreed, shared=2),
         "alphas": tuple(agreement(a) for a in shared),
         "connections": connections(feedback),
-        "suspects": suspects(feedback, given, shared),
+        "suspects": (),
         "personal": personal(feedback),
         "empty_responses": int(pc.sum(pc.equal(column(items, "response"), "")).as_py() or 0),  # pyright: ignore
         "simulated": bool(feedback.provenance.get("simulated", False)),
     }
-    summary = Summary(**numbers, warnings=())
-    return replace(
-        summary, warnings=(*_warnings(summary, int(decided.sum()), crowded(shared, annotators)), *slips(feedback))
-    )
+    return Summary(**numbers, warnings=()), int(decided.sum())
 
 
 def _warnings(summary: Summary, decided: int, crowded: bool) -> Iterator[str]:
