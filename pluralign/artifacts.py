@@ -200,6 +200,8 @@ def _decode(value: Any, arrays: dict[str, np.ndarray], path: Path) -> Any:
     if "$type" not in value:
         return decoded
     kind = getattr(types, value["$type"])
-    if set(decoded) != {f.name for f in dataclasses.fields(kind)}:
+    names = {f.name for f in dataclasses.fields(kind)}
+    needed = {f.name for f in dataclasses.fields(kind) if f.default is f.default_factory is dataclasses.MISSING}
+    if not needed <= set(decoded) <= names:  # fields with a default may be younger than the artifact
         raise InputError(f"{path} was written by another version of pluralign; delete it and run again.")
     return kind(**decoded)

@@ -310,6 +310,82 @@ class Features:
 
 
 @dataclass(frozen=True)
+class LeaveOneOut:
+    """How well judgements are predicted from all the others, by importance sampling.
+
+    Attributes:
+        elpd: expected log predictive density, the sum over all judgements of `log P(judgement | all others)`, in nats.
+        stderr: its standard error, clustered by annotator.
+        p_loo: effective number of parameters, by how much the log predictive density falls when judgements are left
+            out.
+        bad: share of judgements whose Pareto k is above `limit`; what is said of these cannot be trusted.
+        limit: the largest k that is good with so many draws.
+        sampled: of how many judgements it was computed.
+        judgements: how many there are.
+    """
+
+    elpd: float
+    stderr: float
+    p_loo: float
+    bad: float
+    limit: float
+    sampled: int
+    judgements: int
+
+
+@dataclass(frozen=True)
+class PredictiveCheck:
+    """What somebody did beside what the fitted model would have them do.
+
+    Attributes:
+        statistic: what was counted.
+        who: name of the annotator or group.
+        of: "annotator" or "group".
+        judgements: how many it is about.
+        observed: what they did.
+        expected: its posterior predictive mean.
+        low: 5 % quantile of the posterior predictive distribution, about.
+        high: 95 % quantile, about.
+        p: two-sided posterior predictive p value.
+        q: the same, corrected for how many annotators (or groups) were looked at (Benjamini and Hochberg 1995).
+    """
+
+    statistic: str
+    who: str
+    of: str
+    judgements: int
+    observed: float
+    expected: float
+    low: float
+    high: float
+    p: float
+    q: float
+
+
+@dataclass(frozen=True)
+class CalibrationCurve:
+    """Predicted probabilities that the first of two wins beside how often it won, by bins of the prediction.
+
+    Attributes:
+        of: "in sample" or "left out".
+        error: expected calibration error, `sum_bin count / total |observed - predicted|`.
+        by_chance: what the error would be on average if every prediction were right.
+        p: p value of the bins' deviations if every prediction were right.
+        predicted: mean prediction of each bin that is not empty.
+        observed: share of wins of the first.
+        count: judgements.
+    """
+
+    of: str
+    error: float
+    by_chance: float
+    p: float
+    predicted: tuple[float, ...]
+    observed: tuple[float, ...]
+    count: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class FitReport:
     """Whether the numbers of a posterior can be trusted.
 
@@ -324,6 +400,10 @@ class FitReport:
         seconds: wall time of the fit.
         caveats: what is wrong, in sentences; empty means that every check passed.
         notes: facts about the fit that are no fault (conventions, what was not identified and how it is pinned).
+        bfmi: estimated Bayesian fraction of missing information of each chain; empty unless the sampler has energies.
+        loo: predictions of judgements that are left out one by one; None if nobody asked.
+        checks: posterior predictive checks, of all groups and of the annotators that are off.
+        calibration: of predicted wins of the first of two.
     """
 
     method: str
@@ -336,6 +416,10 @@ class FitReport:
     seconds: float
     caveats: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    bfmi: tuple[float, ...] = ()
+    loo: LeaveOneOut | None = None
+    checks: tuple[PredictiveCheck, ...] = ()
+    calibration: tuple[CalibrationCurve, ...] = ()
 
     @property
     def converged(self) -> bool:

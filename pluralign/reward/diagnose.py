@@ -12,6 +12,9 @@ from pluralign.types import FitReport
 GIVEN_THE_REST = {"membership"}
 """Sites that are functions of others and stand still at 0 or 1 where the data are clear: not looked at."""
 
+LEAST_BFMI = 0.3
+"""E-BFMI below which the tails of the energy are hardly reached (Betancourt 2016, section 4)."""
+
 Sites = dict[str, Shaped[np.ndarray, "chain draw ..."]]
 
 
@@ -38,7 +41,15 @@ def rhat_limit(draws: int) -> float:
     return 1.01 if draws >= 4000 else 1.05
 
 
-def report(sites: Sites, *, divergences: int, saturated: float, method: str, seconds: float) -> FitReport:
+def report(
+    sites: Sites,
+    *,
+    divergences: int,
+    saturated: float,
+    method: str,
+    seconds: float,
+    energy: Float[np.ndarray, "chain step"] | None = None,
+) -> FitReport:
     """Return the diagnostics of Markov chains, worst over the entries of each site.
 
     Args:
@@ -47,6 +58,7 @@ def report(sites: Sites, *, divergences: int, saturated: float, method: str, sec
         saturated: share of transitions that stopped at the largest tree.
         method: what made the draws.
         seconds: wall time.
+        energy: total energy of each draw; None if the sampler has none.
     """
     check_finite(sites)
     rhat, bulk, tail = {}, {}, {}
@@ -59,6 +71,7 @@ def report(sites: Sites, *, divergences: int, saturated: float, method: str, sec
             bulk[name] = float(np.min(array_stats.ess(flat, chain_axis=0, draw_axis=1)))
             tail[name] = float(np.min(array_stats.ess(flat, chain_axis=0, draw_axis=1, method="tail", prob=0.95)))
     chains, draws = next(iter(sites.values())).shape[:2]
+    bfmi = () if energy is None else energy_information(energy)
     return FitReport(
         method=method,
         chains=chains,
@@ -68,8 +81,37 @@ def report(sites: Sites, *, divergences: int, saturated: float, method: str, sec
         ess_bulk=bulk,
         ess_tail=tail,
         seconds=seconds,
-        caveats=tuple(_caveats(rhat, {"": bulk, " in the tails": tail}, chains, draws, divergences, saturated)),
+        caveats=(
+            *_caveats(rhat, {"": bulk, " in the tails": tail}, chains, draws, divergences, saturated),
+            *_energy_caveats(bfmi),
+        ),
+        bfmi=bfmi,
     )
+
+
+def energy_information(energy: Float[np.ndarray, "chain step"]) -> tuple[float, ...]:
+    """Return the estimated Bayesian fraction of missing information of each chain (Betancourt 2016, equation 9).
+
+        E-BFMI = sum_draw (E[draw] - E[draw - 1])^2 / sum_draw (E[draw] - mean E)^2
+
+    About 1 or more where fresh momenta reach every energy at once; below 0.3 they do not, and tails are missed. NaN if
+    the energy did not move.
+    """
+    energy = np.asarray(energy, np.float64)
+    with np.errstate(invalid="ignore"):
+        found = (np.diff(energy, axis=1) ** 2).sum(1) / ((energy - energy.mean(1, keepdims=True)) ** 2).sum(1)
+    return tuple(float(value) for value in found)
+
+
+def _energy_caveats(bfmi: tuple[float, ...]) -> list[str]:
+    low = [value for value in bfmi if not value >= LEAST_BFMI]
+    if not low:
+        return []
+    return [
+        f"The energy of {len(low)} of {len(bfmi)} chains wanders slowly (E-BFMI {min(low):.2f}, where at least "
+        f"{LEAST_BFMI} is good), so tails may be missed: usually a scale that the data hardly tell. Run more `warmup`, "
+        "or take a population with fewer scales."
+    ]
 
 
 def _caveats(

@@ -92,7 +92,7 @@ class NUTS(AbstractInference):
             def advance(state: Any) -> Any:
                 def step(state: Any, _: None) -> Any:
                     state = kernel.sample(state, (), {})
-                    return state, (state.z, state.diverging, state.num_steps)
+                    return state, (state.z, state.diverging, state.num_steps, state.energy)
 
                 return jax.lax.scan(step, state, length=length)
 
@@ -110,7 +110,7 @@ class NUTS(AbstractInference):
                     history.append(
                         jax.device_get(jax.tree.map(lambda *chains: np.stack(chains), *[o for _, o in outcome]))
                     )
-            z, diverging, steps = jax.tree.map(
+            z, diverging, steps, energy = jax.tree.map(
                 lambda *rounds: np.concatenate(rounds, 1)[:, self.warmup : total], *history
             )
             sites = canonical(density.constrain(z, 2))
@@ -118,6 +118,7 @@ class NUTS(AbstractInference):
             sites,
             divergences=int(diverging.sum()),
             saturated=float((steps >= 2**self.max_tree_depth - 1).mean()),
+            energy=energy,
             method=f"NUTS, {self.chains} chains, {self.warmup} steps of warm-up and {self.draws} draws each",
             seconds=time.perf_counter() - start,
         )

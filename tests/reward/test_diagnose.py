@@ -4,7 +4,9 @@ import jax
 import numpy as np
 import numpyro
 import pytest
+from arviz_stats.base.array import array_stats
 from numpyro import distributions as dist
+from scipy.signal import lfilter
 
 from pluralign import reward
 from pluralign.errors import ConvergenceWarning, FitError
@@ -100,6 +102,43 @@ def test_tails_that_are_seldom_visited_are_a_caveat():
     words = " ".join(sites(a=draws).caveats)
     assert "effective draws in the tails" in words
     assert "Too few effective draws:" not in words
+
+
+def wandering(slowness, draws=40_000):
+    """Energies of two chains: an autoregression, of which the fraction is `2 (1 - slowness)` in the long run."""
+    return lfilter([1], [1, -slowness], np.random.default_rng(0).normal(size=(2, draws)))
+
+
+@pytest.mark.parametrize("slowness", [0.5, 0.95])
+def test_the_fraction_of_missing_information_is_that_of_an_autoregression(slowness):
+    found = diagnose.energy_information(wandering(slowness))
+    np.testing.assert_allclose(found, 2 * (1 - slowness), rtol=0.15)
+    np.testing.assert_allclose(found, array_stats.bfmi(wandering(slowness), chain_axis=0, draw_axis=1))
+
+
+@pytest.mark.parametrize(("slowness", "bad"), [(0.5, False), (0.95, True)])
+def test_energy_that_wanders_is_a_caveat(slowness, bad):
+    good = np.random.default_rng(1).normal(size=(2, 4000))
+    report = diagnose.report(
+        {"a": good}, divergences=0, saturated=0.0, method="", seconds=0.0, energy=wandering(slowness)
+    )
+    assert len(report.bfmi) == 2
+    assert any("E-BFMI 0.1" in caveat and "2 of 2 chains" in caveat for caveat in report.caveats) == bad
+    assert report.converged != bad
+
+
+def test_energy_that_stands_still_is_a_caveat():
+    good = np.random.default_rng(1).normal(size=(2, 4000))
+    report = diagnose.report({"a": good}, divergences=0, saturated=0.0, method="", seconds=0.0, energy=np.ones((2, 9)))
+    assert "2 of 2 chains" in " ".join(report.caveats)
+
+
+def test_the_sampler_hands_on_its_energies():
+    """Neal's funnel is the standard case of energies that momenta cannot reach."""
+    _, easy = reward.NUTS(draws=400, warmup=200).infer(gaussian, seed=0)
+    _, hard = reward.NUTS(draws=400, warmup=300).infer(funnel, seed=0)
+    assert len(easy.bfmi) == len(hard.bfmi) == 2
+    assert min(easy.bfmi) > 0.6 > 0.45 > min(hard.bfmi)
 
 
 def test_numbers_that_are_not_finite_are_an_error():
