@@ -1,7 +1,8 @@
 """Texts to features: what rewards are linear in."""
 
-from pluralign.features.base import AbstractFeatureMap, Basis, Reading
+from pluralign.features.base import AbstractFeatureMap, AbstractLinearMap, Basis, Reading
 from pluralign.features.encoder import Encoder
+from pluralign.features.items import Items
 from pluralign.features.lexicon import Lexicon
 
-__all__ = ["AbstractFeatureMap", "Basis", "Encoder", "Lexicon", "Reading"]
+__all__ = ["AbstractFeatureMap", "AbstractLinearMap", "Basis", "Encoder", "Items", "Lexicon", "Reading"]

@@ -1,6 +1,6 @@
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -8,14 +8,15 @@ from jaxtyping import Float, Int
 from pluralign import artifacts
 from pluralign.errors import InputError
 from pluralign.features import cache
-from pluralign.features.base import AbstractFeatureMap, Basis, Reading
+from pluralign.features.base import AbstractLinearMap, Basis, Reading, centred
+from pluralign.types import Feedback
 
 # Raise it when the same texts, fields and weights would give other states: what older code cached is then not read.
 VERSION = 1
 
 
 @dataclass(frozen=True)
-class Encoder(AbstractFeatureMap):
+class Encoder(AbstractLinearMap):
     """Features from the hidden states of any Hugging Face encoder or causal language model.
 
     `raw = (h / |h|, log(1 + characters))` with `h` the pooled last hidden state, and
@@ -75,7 +76,9 @@ class Encoder(AbstractFeatureMap):
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name} is {getattr(self, name)!r}; it must be one of {allowed}.")
 
-    def read(self, prompts: Sequence[str], responses: Sequence[str]) -> Reading:
+    def read(
+        self, prompts: Sequence[str], responses: Sequence[str], given: Feedback | Mapping[str, Any] | None = None
+    ) -> Reading:
         """Return normalised pooled states, from the cache if they are there.
 
         Raises:
@@ -112,14 +115,14 @@ class Encoder(AbstractFeatureMap):
         counts = {name: int(found[name].sum()) for name in ("tokens", "truncated_prompts", "truncated_responses")}
         return Reading(raw, how, {"model": self.model, "gguf_file": self.gguf_file, "texts": len(distinct)} | counts)
 
-    def basis(self, raw: Float[np.ndarray, "item raw"], prompt: Int[np.ndarray, " item"]) -> Basis:
+    def basis(self, reading: Reading, prompt: Int[np.ndarray, " item"]) -> Basis:
         """Choose principal components within prompts, and the length beside them.
 
         Raises:
             InputError: nothing varies within a prompt.
         """
-        group = prompt if self.centre else np.zeros_like(prompt)
-        within = _centred(raw.astype(np.float64), group)
+        raw, group = reading.raw, prompt if self.centre else np.zeros_like(prompt)
+        within = centred(raw.astype(np.float64), group)
         width = raw.shape[1] - self.length
         axes, explained = _components(within[:, :width], self.dimensions)
         kept = len(axes)
@@ -135,14 +138,6 @@ class Encoder(AbstractFeatureMap):
         facts = {"centre": self.centre, "dimensions": kept, "dimensions_asked": self.dimensions}
         facts |= {"explained": float(explained.sum()), "explained_each": tuple(explained.tolist())}
         return Basis(names, raw.mean(0, dtype=np.float64).astype(np.float32), basis.astype(np.float32), facts)
-
-
-def _centred(values: Float[np.ndarray, "item raw"], group: Int[np.ndarray, " item"]) -> Float[np.ndarray, "item raw"]:
-    """Subtract each group's mean."""
-    _, member, count = np.unique(group, return_inverse=True, return_counts=True)
-    starts = np.cumsum(count) - count
-    total = np.add.reduceat(values[np.argsort(member, kind="stable")], starts)
-    return values - (total / count[:, None])[member]
 
 
 def _components(

@@ -1,19 +1,20 @@
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from pluralign.errors import InputError
-from pluralign.features.base import AbstractFeatureMap, Basis, Reading
+from pluralign.features.base import AbstractLinearMap, Basis, Reading
+from pluralign.types import Feedback
 
 WORD = re.compile(r"[a-z']+")
 
 
 @dataclass(frozen=True)
-class Lexicon(AbstractFeatureMap):
+class Lexicon(AbstractLinearMap):
     """Features that a person can read: how many words of each category a response contains.
 
     `phi[item, category] = #{words of the response, in lower case, that the category lists}`, words being matches of
@@ -53,7 +54,9 @@ class Lexicon(AbstractFeatureMap):
                     "a-z and apostrophes, without spaces."
                 )
 
-    def read(self, prompts: Sequence[str], responses: Sequence[str]) -> Reading:
+    def read(
+        self, prompts: Sequence[str], responses: Sequence[str], given: Feedback | Mapping[str, Any] | None = None
+    ) -> Reading:
         """Count words."""
         belongs: dict[str, list[int]] = {}
         for column, words in enumerate(self.categories.values()):
@@ -71,7 +74,7 @@ class Lexicon(AbstractFeatureMap):
         categories = {name: tuple(words) for name, words in self.categories.items()}
         return Reading(raw, {"kind": self.kind, "categories": categories, "length": self.length}, {"words": total})
 
-    def basis(self, raw: Float[np.ndarray, "item raw"], prompt: Int[np.ndarray, " item"]) -> Basis:
+    def basis(self, reading: Reading, prompt: Int[np.ndarray, " item"]) -> Basis:
         """Return the counts as they are."""
         names = (*self.categories, "length") if self.length else tuple(self.categories)
         return Basis(names, np.zeros(len(names), np.float32), np.eye(len(names), dtype=np.float32), {})

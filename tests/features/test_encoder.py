@@ -11,7 +11,7 @@ from transformers import AutoModel
 
 from pluralign import artifacts
 from pluralign.errors import InputError
-from pluralign.features import Encoder, cache, states
+from pluralign.features import Encoder, Reading, cache, states
 from pluralign.types import Features
 
 
@@ -62,9 +62,9 @@ def test_centring_turns_away_from_what_tells_prompts_apart():
     """The twin of the test above: along the first axis only prompts differ, along the second only responses."""
     prompt = np.repeat(np.arange(4, dtype=np.int32), 2)
     raw = np.stack([10.0 * prompt, np.tile([-0.5, 0.5], 4)], 1).astype(np.float32)
-    one = Encoder("unused", dimensions=1, length=False)
-    np.testing.assert_allclose(one.basis(raw, prompt).axes, [[0, 2]], atol=1e-6)
-    assert abs(replace(one, centre=False).basis(raw, prompt).axes[0, 1]) < 1e-6
+    one, reading = Encoder("unused", dimensions=1, length=False), Reading(raw, {}, {})
+    np.testing.assert_allclose(one.basis(reading, prompt).axes, [[0, 2]], atol=1e-6)
+    assert abs(replace(one, centre=False).basis(reading, prompt).axes[0, 1]) < 1e-6
 
 
 def test_the_length_is_one_more_affine_feature(bert, texts, feedback):
