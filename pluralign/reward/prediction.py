@@ -1,27 +1,14 @@
 """What the posterior says about judgements, and how well."""
 
-from typing import Any
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 import scipy.special
-from jaxtyping import Float
-from pydantic import TypeAdapter
+from jaxtyping import Float, Int
 
 from pluralign.errors import InputError
-from pluralign.reward.items import advantage
 from pluralign.reward.judgements import PAIRS, TIE, Acts, Judgements, outcomes
-from pluralign.reward.population import Population
-from pluralign.reward.response import SHARED, Noise, Response
+from pluralign.reward.pointwise import by_draw, in_blocks, in_order, levels_of, over_draws, response_of
 from pluralign.types import Features, Feedback, RewardPosterior, Score
-
-BLOCK = 8_000_000  # entries [draw voter act slot slot] at a time
-
-
-def response_of(posterior: RewardPosterior) -> Response:
-    """Return the response model that a posterior was fitted with."""
-    return TypeAdapter(Population).validate_python(posterior.model).response if posterior.model else Response()
 
 
 def predict(posterior: RewardPosterior, feedback: Feedback, phi: Features) -> Float[np.ndarray, "choice outcome"]:
@@ -74,9 +61,35 @@ def log_predictive(
     """
     judgements = Judgements.read(feedback, phi)
     check(posterior, judgements, people=True)
-    levels = tuple(len(scale.labels) for scale in judgements.scales)
     with jax.enable_x64(True):
-        return {form: _log_predictive(posterior, Acts.of(form, judgements, 1.0), levels) for form in judgements.blocks}
+        return {
+            form: _log_predictive(posterior, Acts.of(form, judgements, 1.0), levels_of(judgements))
+            for form in judgements.blocks
+        }
+
+
+def log_likelihood(
+    posterior: RewardPosterior, feedback: Feedback, phi: Features
+) -> dict[str, Float[np.ndarray, "draw _"]]:
+    """Return the log probability of what was said, judgement by judgement and draw by draw.
+
+        log sum_voter membership[annotator, voter] P(said | draw, voter)
+
+    Arguments, order and errors are those of `log_predictive`, which is the log of its mean over draws.
+    """
+    judgements = Judgements.read(feedback, phi)
+    check(posterior, judgements, people=True)
+    response, found = response_of(posterior), {}
+    with jax.enable_x64(True):
+        for form in judgements.blocks:
+            acts = Acts.of(form, judgements, 1.0)
+            settings = (response, levels_of(judgements), posterior.membership is None, acts)
+            parts = [
+                np.asarray(by_draw(*settings, draws, posterior.membership))[counts > 0]
+                for draws, counts in in_blocks(posterior, acts)
+            ]
+            found[form] = in_order(acts, np.concatenate(parts))
+    return found
 
 
 def check(posterior: RewardPosterior, judgements: Judgements, *, people: bool = False) -> None:
@@ -103,36 +116,12 @@ def check(posterior: RewardPosterior, judgements: Judgements, *, people: bool = 
 
 def _log_predictive(posterior: RewardPosterior, acts: Acts, levels: tuple[int, ...]) -> Float[np.ndarray, " act"]:
     """Return the log posterior predictive probability of each act, in the order of the feedback."""
-    response = response_of(posterior)
-    noise: Noise = dict(posterior.rater)
-    if "lapse" in noise:
-        noise["lapse_logit"] = scipy.special.logit(noise["lapse"].astype(np.float64))
-    noise |= {name: posterior.common[name] for name in SHARED if name in posterior.common}
-    draws = {"weights": posterior.weights, "noise": noise}
-    if posterior.quality is not None:
-        draws["quality"] = posterior.quality
-
-    def one(draw: Any) -> Any:
-        """Log probability of each act in one draw."""
-        personal = posterior.membership is None
-        utility = acts.utility(draw["weights"]) if personal else acts.shared(draw["weights"])
-        if "quality" in draw:
-            utility = utility + advantage(acts, draw["quality"])
-        log_p = response.log_probability(acts, utility, draw["noise"], levels)
-        if personal:
-            return log_p
-        return jax.nn.logsumexp(log_p + jnp.log(acts.each(posterior.membership).T), 0)
-
-    several = jax.jit(lambda draws: jax.nn.logsumexp(jax.vmap(one)(draws), 0))
-    total = len(posterior.weights)
-    voters = 1 if posterior.membership is None else len(posterior.voters)
-    chunk = max(1, BLOCK // (len(acts.counts) * voters * acts.item.shape[1] ** 2))
-    parts = []
-    for start in range(0, total, chunk):
-        here = jax.tree.map(lambda value, start=start: value[start : start + chunk].astype(np.float64), draws)
-        parts.append(np.asarray(several(here)))
-    log_p = scipy.special.logsumexp(parts, axis=0) - np.log(total)
-    return log_p[acts.counts][np.argsort(acts.row[acts.counts])]
+    settings = (response_of(posterior), levels, posterior.membership is None, acts)
+    parts = [
+        np.asarray(over_draws(*settings, draws, posterior.membership, counts))
+        for draws, counts in in_blocks(posterior, acts)
+    ]
+    return in_order(acts, scipy.special.logsumexp(parts, axis=0) - np.log(len(posterior.weights)))
 
 
 def score(
@@ -186,17 +175,17 @@ def _summary(log_p: np.ndarray, annotator: np.ndarray, accuracy: float, name: st
             f"{name} gives probability 0 to {int((~np.isfinite(log_p)).sum())} held-out judgements: usually ties that "
             "the model has no parameter for (`PlackettLuce(ties=...)`)."
         )
-    loss = -log_p
+    mean, stderr = clustered(log_p, annotator)
+    return Score(model=name, log_loss=-mean, stderr=stderr, accuracy=accuracy, judgements=len(log_p))
+
+
+def clustered(value: Float[np.ndarray, " act"], annotator: Int[np.ndarray, " act"]) -> tuple[float, float]:
+    """Return the mean of values with its standard error, clustered by annotator; NaN if there is but one."""
     _, cluster = np.unique(annotator, return_inverse=True)
-    total = np.bincount(cluster, loss - loss.mean())
-    variance = (total**2).sum() / len(loss) ** 2
-    return Score(
-        model=name,
-        log_loss=float(loss.mean()),
-        stderr=float(np.sqrt(variance * len(total) / (len(total) - 1))) if len(total) > 1 else float("nan"),
-        accuracy=accuracy,
-        judgements=len(loss),
-    )
+    total = np.bincount(cluster, value - value.mean())
+    variance = (total**2).sum() / len(value) ** 2
+    several = len(total) > 1
+    return float(value.mean()), float(np.sqrt(variance * len(total) / (len(total) - 1))) if several else float("nan")
 
 
 def constant(train: Feedback, test: Feedback, name: str = "constant") -> Score:

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 
 from pluralign.errors import InputError
 from pluralign.reward.judgements import FIRST
-from pluralign.reward.prediction import response_of
+from pluralign.reward.pointwise import response_of
 from pluralign.types import Features, Feedback, RewardPosterior
 
 CHUNK = 4_000_000  # entries [draw voter pair] at a time

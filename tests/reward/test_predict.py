@@ -65,7 +65,7 @@ def test_predictions_mix_over_voters(world, few):
 def test_predictions_in_blocks_are_the_same(world, monkeypatch):
     p = posterior(world)
     whole = reward.predict(p, world.votes, world.phi)
-    monkeypatch.setattr("pluralign.reward.prediction.BLOCK", 2000)
+    monkeypatch.setattr("pluralign.reward.pointwise.BLOCK", 2000)
     np.testing.assert_allclose(reward.predict(p, world.votes, world.phi), whole, rtol=1e-12)
 
 
