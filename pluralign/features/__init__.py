@@ -4,5 +4,16 @@ from pluralign.features.base import AbstractFeatureMap, AbstractLinearMap, Basis
 from pluralign.features.encoder import Encoder
 from pluralign.features.items import Items
 from pluralign.features.lexicon import Lexicon
+from pluralign.features.scorers import Classifier, Scorers
 
-__all__ = ["AbstractFeatureMap", "AbstractLinearMap", "Basis", "Encoder", "Items", "Lexicon", "Reading"]
+__all__ = [
+    "AbstractFeatureMap",
+    "AbstractLinearMap",
+    "Basis",
+    "Classifier",
+    "Encoder",
+    "Items",
+    "Lexicon",
+    "Reading",
+    "Scorers",
+]

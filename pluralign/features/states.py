@@ -1,7 +1,8 @@
 """Texts to pooled hidden states: tokens, batches, one forward pass each."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,10 +45,8 @@ def pooled(
     Raises:
         InputError: the model cannot be loaded or has no plain sequence of states, or a state is not finite.
     """
-    tokenizer, network = _load(model, revision, gguf_file)
-    longest = getattr(network.config, "max_position_embeddings", None) or max_tokens
-    limit = min(max_tokens, longest, tokenizer.model_max_length)
-    sequences = _sequences(tokenizer, pairs, context=context, limit=limit)
+    tokenizer, network, _ = load(model, revision, gguf_file, AutoModel)
+    sequences = _sequences(tokenizer, pairs, context=context, limit=limit(tokenizer, network, max_tokens))
     # Padding goes to the right whatever the tokenizer prefers: then positions count from 0 in every model, the
     # causal mask alone keeps padding from the states, and nothing has to know about sides.
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
@@ -56,15 +55,12 @@ def pooled(
     network = network.eval().to(where)
     order: list[int] = []
     blocks: list[np.ndarray] = []
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with torch.inference_mode(), Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task(f"Encoding texts with {Path(model).name}", total=len(pairs))
+    with torch.inference_mode(), bar(f"Encoding texts with {Path(model).name}", len(pairs)) as advance:
         for rows in _batches([len(s.ids) for s in sequences], batch_tokens):
             batch = [sequences[row] for row in rows]
             order += rows
             blocks.append(_forward(network, batch, pad, segments, last).numpy(force=True))
-            bar.advance(task, len(rows))
+            advance(len(rows))
     states = np.concatenate(blocks)[np.argsort(order)]
     broken = ~np.isfinite(states).all(1)
     if broken.any():
@@ -78,7 +74,12 @@ def pooled(
     }
 
 
-def _load(model: str, revision: str, gguf_file: str | None) -> tuple[Any, Any]:
+def load(model: str, revision: str, gguf_file: str | None, kind: Any) -> tuple[Any, Any, set[str]]:
+    """Return a tokenizer, a model of this automatic class of transformers, and the names of weights it lacks.
+
+    Raises:
+        InputError: it cannot be loaded, or is an encoder-decoder.
+    """
     folder = Path(model).expanduser()
     source, options = (str(folder), {}) if folder.is_dir() else (model, {"revision": revision})
     if gguf_file:
@@ -88,7 +89,7 @@ def _load(model: str, revision: str, gguf_file: str | None) -> tuple[Any, Any]:
         logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        network = AutoModel.from_pretrained(source, dtype=torch.float32, **options)
+        network, told = kind.from_pretrained(source, dtype=torch.float32, output_loading_info=True, **options)
     except (OSError, ValueError, ImportError) as error:
         raise InputError(
             f"{model} cannot be loaded as a transformers model with its tokenizer: {str(error).strip().splitlines()[0]}"
@@ -98,7 +99,22 @@ def _load(model: str, revision: str, gguf_file: str | None) -> tuple[Any, Any]:
             logging.enable_progress_bar()
     if network.config.is_encoder_decoder:
         raise InputError(f"{model} is an encoder-decoder; pooling needs an encoder or a causal language model.")
-    return tokenizer, network
+    return tokenizer, network, set(told["missing_keys"])
+
+
+def limit(tokenizer: Any, network: Any, max_tokens: int) -> int:
+    """Return the length of the longest sequence that may be read."""
+    longest = getattr(network.config, "max_position_embeddings", None) or max_tokens
+    return min(max_tokens, longest, tokenizer.model_max_length)
+
+
+@contextmanager
+def bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar on a terminal, nothing elsewhere; yields how to advance it."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda n: progress.advance(task, n)
 
 
 def _sequences(tokenizer: Any, pairs: Sequence[tuple[str, str]], *, context: bool, limit: int) -> list[Sequenced]:

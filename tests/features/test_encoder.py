@@ -149,7 +149,7 @@ def no_model(monkeypatch):
     def fail(*args, **options):
         raise Loaded
 
-    return lambda: monkeypatch.setattr(states, "_load", fail)
+    return lambda: monkeypatch.setattr(states, "load", fail)
 
 
 def test_states_are_computed_once(bert, texts, feedback, no_model, tmp_path):

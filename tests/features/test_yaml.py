@@ -4,13 +4,18 @@ import pytest
 
 from pluralign import config
 from pluralign.errors import InputError
-from pluralign.features import Items
+from pluralign.features import Classifier, Items, Scorers
 
 TABLE = """
 feedback: {kind: table, path: "votes.csv", prompt: p, first: a, second: b, outcome: o, annotator: w}
 features: {kind: lexicon, categories: {warm: [dear]}}
 """
-MAPS = {"{kind: items, across: true}": Items(across=True)}
+MAPS = {
+    "{kind: items, across: true}": Items(across=True),
+    "{kind: scorers, classifiers: [{name: mood, model: some/where, labels: [glad]}], standardise: false}": Scorers(
+        classifiers=(Classifier("mood", "some/where", labels=("glad",)),), standardise=False
+    ),
+}
 
 
 @pytest.mark.parametrize("text", MAPS)
@@ -25,6 +30,12 @@ def test_a_feature_map_survives_a_round_trip(text):
     [
         ("{kind: items, acros: true}", r"features\.acros is not a key.*Did you mean 'across'"),
         ("{kind: items, unknown: guess}", r"features\.unknown: .*'zero' or 'refuse'"),
+        (
+            "{kind: scorers, classifiers: [{name: a, modell: b}]}",
+            r"features\.classifiers\.0\.modell is not a key.*'model'",
+        ),
+        ("{kind: scorers, functions: {loud: count}}", r"features\.functions\.loud: Input should be callable"),
+        ("{kind: scorers}", r"features: scorers are \[\]; give at least one"),
     ],
 )
 def test_a_wrong_key_names_its_path(text, message):
