@@ -18,7 +18,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from pluralign.artifacts import plain
 from pluralign.choice import CVaR, GapScale, Maximin, Mean, Nash, NoScale, RangeScale, StdScale, Utilitarian
 from pluralign.errors import InputError
-from pluralign.features import Encoder, Items, Lexicon, Scorers
+from pluralign.features import Concatenate, Encoder, Items, Lexicon, RandomFourier, Scorers
 from pluralign.feedback import ByAnnotator, ByJudgement, ByPrompt, ByTime, Community, Population, Several, holdout
 from pluralign.feedback.several import Part
 from pluralign.policy import DPO
@@ -27,7 +27,7 @@ from pluralign.reward import Population as Model
 from pluralign.types import Choices, Feedback, Grades
 
 Source = Annotated[Part | Several | Community, Field(discriminator="kind")]
-FeatureMap = Annotated[Encoder | Lexicon | Items | Scorers, Field(discriminator="kind")]
+FeatureMap = Annotated[Encoder | Lexicon | Items | Scorers | RandomFourier | Concatenate, Field(discriminator="kind")]
 Inference = Annotated[NUTS | SVI | Gibbs | VariationalEM, Field(discriminator="kind")]
 Split = Annotated[ByJudgement | ByAnnotator | ByPrompt | ByTime, Field(discriminator="kind")]
 Scale = Annotated[NoScale | StdScale | RangeScale | GapScale, Field(discriminator="kind")]

@@ -1,6 +1,7 @@
 """Texts to features: what rewards are linear in."""
 
 from pluralign.features.base import AbstractFeatureMap, AbstractLinearMap, Basis, Reading
+from pluralign.features.combine import Concatenate, RandomFourier
 from pluralign.features.encoder import Encoder
 from pluralign.features.items import Items
 from pluralign.features.lexicon import Lexicon
@@ -11,9 +12,11 @@ __all__ = [
     "AbstractLinearMap",
     "Basis",
     "Classifier",
+    "Concatenate",
     "Encoder",
     "Items",
     "Lexicon",
+    "RandomFourier",
     "Reading",
     "Scorers",
 ]

@@ -4,7 +4,7 @@ import pytest
 
 from pluralign import config
 from pluralign.errors import InputError
-from pluralign.features import Classifier, Items, Scorers
+from pluralign.features import Classifier, Concatenate, Encoder, Items, Lexicon, RandomFourier, Scorers
 
 TABLE = """
 feedback: {kind: table, path: "votes.csv", prompt: p, first: a, second: b, outcome: o, annotator: w}
@@ -14,6 +14,15 @@ MAPS = {
     "{kind: items, across: true}": Items(across=True),
     "{kind: scorers, classifiers: [{name: mood, model: some/where, labels: [glad]}], standardise: false}": Scorers(
         classifiers=(Classifier("mood", "some/where", labels=("glad",)),), standardise=False
+    ),
+    "{kind: random-fourier, of: {kind: encoder, model: some/where}, count: 9, bandwidth: 2}": RandomFourier(
+        Encoder("some/where"), count=9, bandwidth=2.0
+    ),
+    "{kind: concatenate, names: [a, b], parts: [{kind: items}, {kind: random-fourier, of: {kind: items}}]}": Concatenate(
+        (Items(), RandomFourier(Items())), names=("a", "b")
+    ),
+    "{kind: random-fourier, of: {kind: concatenate, parts: [{kind: items}, {kind: lexicon, categories: {a: [b]}}]}}": RandomFourier(
+        Concatenate((Items(), Lexicon({"a": ("b",)})))
     ),
 }
 
@@ -35,6 +44,10 @@ def test_a_feature_map_survives_a_round_trip(text):
             r"features\.classifiers\.0\.modell is not a key.*'model'",
         ),
         ("{kind: scorers, functions: {loud: count}}", r"features\.functions\.loud: Input should be callable"),
+        ("{kind: concatenate, parts: [{kind: items, most: few}, {kind: items}]}", r"features\.parts\.0\.most: "),
+        ("{kind: concatenate, parts: [{kind: concat}, {kind: items}]}", r"features\.parts\.0\.kind is 'concat'; it is"),
+        ("{kind: random-fourier, of: {kind: items, mst: 3}}", r"features\.of\.mst is not a key.*'most'"),
+        ("{kind: random-fourier, of: {kind: random-fourier}}", r"features\.of\.kind is 'random-fourier'; it is one of"),
         ("{kind: scorers}", r"features: scorers are \[\]; give at least one"),
     ],
 )
