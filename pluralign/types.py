@@ -445,6 +445,9 @@ class RewardPosterior:
         objectives: names of the objectives.
         quality: what each judged item is worth beyond its features, in logits; None if the model has no item effects.
         common: per draw, parameters that all annotators share, and those of the population.
+        own: per draw and voter, what is known of it besides weights: `tradeoff` (how much each of the other objectives
+            counts in the overall one).
+        covariates: names of the columns that regress the population's mean, `common["effect"]`.
         model: the population with its settings, as plain values.
     """
 
@@ -458,6 +461,8 @@ class RewardPosterior:
     objectives: tuple[str, ...] = ("overall",)
     quality: Float[Array, "draw item objective"] | None = None
     common: dict[str, Float[Array, "draw ..."]] = field(default_factory=dict)
+    own: dict[str, Float[Array, "draw voter ..."]] = field(default_factory=dict)
+    covariates: tuple[str, ...] = ()
     model: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):

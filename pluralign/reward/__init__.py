@@ -1,22 +1,25 @@
 """From judgements and features to a posterior of what every voter wants; jax and numpyro live in this room alone."""
 
 from pluralign.reward.calibrate import Calibration, calibrate
+from pluralign.reward.checks import criticise
 from pluralign.reward.em import VariationalEM
 from pluralign.reward.gibbs import Gibbs
 from pluralign.reward.inference import NUTS, SVI, AbstractInference
 from pluralign.reward.items import ItemEffects
 from pluralign.reward.newcomer import adapt, newcomer
 from pluralign.reward.population import AbstractPopulation, Hierarchical, LowRank, Mixture, Pooled, Population, Voters
-from pluralign.reward.prediction import constant, log_predictive, predict, score
+from pluralign.reward.prediction import constant, log_likelihood, log_predictive, predict, score
 from pluralign.reward.response import (
     PLAIN,
     AbstractComparison,
     Davidson,
+    GradedComparison,
     OrderedLogit,
     PlackettLuce,
     RaoKupper,
     Rater,
     Response,
+    ThreeWay,
     Thurstone,
 )
 from pluralign.reward.uncertainty import Decomposition, decompose, hidden_context, leverage
@@ -32,6 +35,7 @@ __all__ = [
     "Davidson",
     "Decomposition",
     "Gibbs",
+    "GradedComparison",
     "Hierarchical",
     "ItemEffects",
     "LowRank",
@@ -43,15 +47,18 @@ __all__ = [
     "RaoKupper",
     "Rater",
     "Response",
+    "ThreeWay",
     "Thurstone",
     "VariationalEM",
     "Voters",
     "adapt",
     "calibrate",
     "constant",
+    "criticise",
     "decompose",
     "hidden_context",
     "leverage",
+    "log_likelihood",
     "log_predictive",
     "newcomer",
     "predict",

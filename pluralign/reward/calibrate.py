@@ -9,15 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.special
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpyro import handlers
 from scipy.stats import binom
 
 from pluralign.errors import InputError
 from pluralign.reward.inference import NUTS, AbstractInference, Draws
 from pluralign.reward.items import advantage
-from pluralign.reward.judgements import GRADES, PAIRS, Acts, Judgements, Layout
+from pluralign.reward.judgements import FIRST, GRADES, PAIRS, SECOND, TIE, VOTES, Acts, Judgements, Layout
 from pluralign.reward.population import OWN, AbstractPopulation
+from pluralign.reward.response import SHARED, GradedComparison
 from pluralign.reward.together import sample_together
 from pluralign.types import Features, Feedback, FitReport
 
@@ -119,7 +120,7 @@ def calibrate(
     if replications < 10 or draws < 1:
         raise InputError(f"replications is {replications} and draws {draws}; they must be at least 10 and 1.")
     rng = np.random.default_rng(seed)
-    layout = Layout.of(Judgements.read(votes, phi), population.groups(votes))
+    layout = population.layout(votes, Judgements.read(votes, phi))
     with jax.enable_x64(False):
         simulated = _simulated(truth or population, layout, replications, seed)
         assumed = jax.eval_shape(partial(_values, population, layout), jax.random.key(0))
@@ -136,7 +137,7 @@ def calibrate(
             keep = np.linspace(0, len(next(iter(own.values()))) - 1, draws).round().astype(int)
             place = int(rng.integers(draws + 1))
             values = {n: np.insert(own[n][keep], place, v[r], 0) for n, v in simulated.items()}
-            said = {form: acts.said for form, acts in layouts[r].acts.items()}
+            said = {form: {"said": acts.said, "strength": acts.strength} for form, acts in layouts[r].acts.items()}
             found = {name: np.asarray(value)[None] for name, value in evaluate(values, said).items()}
             for name, value in population.canonical(found).items():
                 if name in OWN or name.endswith("_z"):
@@ -176,8 +177,8 @@ def _simulated(population: AbstractPopulation, layout: Layout, replications: int
     return jax.device_get(jax.jit(jax.vmap(partial(_values, population, layout)))(keys))
 
 
-def _heard(layout: Layout, said: dict[str, Any]) -> Layout:
-    return replace(layout, acts={form: replace(acts, said=said[form]) for form, acts in layout.acts.items()})
+def _heard(layout: Layout, said: dict[str, dict[str, Any]]) -> Layout:
+    return replace(layout, acts={form: replace(acts, **said[form]) for form, acts in layout.acts.items()})
 
 
 def _said(
@@ -192,7 +193,7 @@ def _said(
             kind = rng.choice(one["mass"].shape[1], layout.annotators, p=one["mass"][0] / one["mass"][0].sum())
             one["membership"] = np.eye(one["mass"].shape[1])[kind][None]
         voters, noise = population.voters(one, votes), response.rater_of(one, layout.annotators)
-        noise |= {name: one[name] for name in ("base", "slate_tie") if name in one}
+        noise |= {name: one[name] for name in SHARED if name in one}
         if "lapse" in noise:
             noise["lapse_logit"] = scipy.special.logit(noise["lapse"])
         shares = np.eye(layout.annotators) if voters.membership is None else voters.membership
@@ -201,30 +202,46 @@ def _said(
     people = jax.tree.map(lambda *values: np.concatenate(values).astype(np.float32), *people)
     said = {}
     for form, acts in layout.acts.items():
-        outcomes, possible = _outcomes(population, layout, acts)
+        outcomes, strengths, possible = _outcomes(population, layout, acts)
 
-        def log_p(person: Any, outcome: Any, acts: Acts = acts) -> Any:
+        def log_p(person: Any, outcome: Any, strength: Any, acts: Acts = acts) -> Any:
             utility = acts.utility(person["weights"])
             if "quality" in person:
                 utility = utility + advantage(acts, person["quality"])
-            put = replace(acts, said=jnp.broadcast_to(outcome, acts.said.shape))
+            said = jnp.broadcast_to(outcome, acts.said.shape)
+            put = replace(acts, said=said, strength=jnp.broadcast_to(strength, acts.strength.shape))
             return response.log_probability(put, utility, person["noise"], layout.levels)
 
-        each: Any = jax.jit(jax.vmap(jax.vmap(log_p, (None, 0)), (0, None)))(people, outcomes)
+        over_outcomes = jax.vmap(log_p, (None, 0, 0))
+        each: Any = jax.jit(jax.vmap(over_outcomes, (0, None, None)))(people, outcomes, strengths)
         weight = np.where(possible, np.exp(np.asarray(each, np.float64)), 0)  # [replication outcome act]
         below = np.cumsum(weight, 1) / weight.sum(1, keepdims=True)
         drawn = (rng.random((len(below), 1, below.shape[2])) > below).sum(1)
-        said[form] = outcomes[np.minimum(drawn, len(outcomes) - 1)].astype(acts.said.dtype)
-    return [_heard(layout, {form: value[r] for form, value in said.items()}) for r in range(len(sites[LIKELIHOOD]))]
+        drawn = np.minimum(drawn, len(outcomes) - 1)
+        said[form] = (outcomes[drawn].astype(acts.said.dtype), strengths[drawn])
+    return [
+        _heard(layout, {form: {"said": value[r], "strength": strength[r]} for form, (value, strength) in said.items()})
+        for r in range(len(sites[LIKELIHOOD]))
+    ]
 
 
-def _outcomes(population: AbstractPopulation, layout: Layout, acts: Acts) -> tuple[np.ndarray, np.ndarray]:
-    """Return all that can be said `[outcome ...]`, and of which act it can be `[outcome act]`."""
+def _outcomes(
+    population: AbstractPopulation, layout: Layout, acts: Acts
+) -> tuple[np.ndarray, Int[np.ndarray, " outcome"], Bool[np.ndarray, "outcome act"]]:
+    """Return all that can be said `[outcome ...]`, how strongly, and of which act it can be."""
+    whole = lambda count: np.ones((count, len(acts.counts)), bool)  # noqa: E731
+    plain = lambda count: (np.arange(count), np.zeros(count, np.int32), whole(count))  # noqa: E731
     if acts.form == PAIRS:
-        return np.arange(3 if layout.ties else 2), np.ones((3 if layout.ties else 2, len(acts.counts)), bool)
+        if not isinstance(population.response.pairs, GradedComparison) or layout.strengths < 2:
+            return plain(3 if layout.ties else 2)
+        # Every comparison says how strongly; only a tie does not.
+        graded = [(w, s) for w in (FIRST, SECOND) for s in range(1, layout.strengths + 1)] + [(TIE, 0)] * layout.ties
+        return (*np.array(graded, np.int32).T, whole(len(graded)))
+    if acts.form == VOTES:
+        return plain(3)
     if acts.form == GRADES:
-        levels = np.arange(max(layout.levels))
-        return levels, levels[:, None] < np.array(layout.levels)[acts.aside]
+        levels, none, _ = plain(max(layout.levels))
+        return levels, none, levels[:, None] < np.array(layout.levels)[acts.aside]
     slots, ties = acts.item.shape[1], population.response.slates.ties
     if slots > LARGEST:
         raise InputError(f"a slate shows {slots} items; rankings are enumerated up to {LARGEST}. Calibrate on smaller.")
@@ -235,9 +252,9 @@ def _outcomes(population: AbstractPopulation, layout: Layout, acts: Acts) -> tup
     complete = (acts.said >= 0).sum(1) == shown.sum(1)
     places = np.where(complete, shown.sum(1), acts.said.max(1) + 1)
     inside = ~(ranked[:, None] & ~shown).any(2)
-    whole = (ranked[:, None] == shown).all(2)
+    ranked_all = (ranked[:, None] == shown).all(2)
     filled = ranks.max(1)[:, None] + 1
-    return ranks, inside & ((filled == places) | (whole & (filled <= places)))
+    return ranks, np.zeros(len(ranks), np.int32), inside & ((filled == places) | (ranked_all & (filled <= places)))
 
 
 def _p_values(ranks: Int[np.ndarray, "quantity replication"], draws: int, rng: np.random.Generator) -> np.ndarray:

@@ -8,13 +8,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from pluralign.errors import InputError
-from pluralign.types import FORMS, Features, Feedback, Scale
+from pluralign.types import FORMS, Features, Feedback, Grades, Scale
 
 FIRST, SECOND, TIE = 0, 1, 2
-PAIRS, SLATES, GRADES = "pairs", "slates", "grades"
+PAIRS, SLATES, GRADES, VOTES = "pairs", "slates", "grades", "votes"
+SINGLE = (GRADES, VOTES)
+PER_ACT = ("item", "said", "aside", "strength", "row")
+"""Fields of `Acts` that have an entry per act, `counts` aside."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,11 +27,12 @@ class Block:
     Attributes:
         item: what was shown: first and second of a pair, the slots of a slate, the one item of a grade; -1 = empty.
         said: of a pair 0 = the first won, 1 = the second, 2 = tie; of a slate the ranks `[act slot]` as in `Choices`;
-            of a grade its level.
+            of a grade its level, of a vote 0 = disagree, 1 = pass, 2 = agree.
         annotator: who judged.
         objective: what was asked.
         aside: of a pair 1 if the two were shown side by side, so that a bonus of the first slot applies (a correction
-            and its original were not); of a grade its scale; of a slate 0.
+            and its original were not); of a grade or vote its scale; of a slate 0.
+        strength: of a pair how strongly the winner is preferred, 1 = least, 0 = not stated or a tie; else 0.
         row: index among the choices, or among the grades, of the feedback.
     """
 
@@ -37,6 +41,7 @@ class Block:
     annotator: Int[np.ndarray, " act"]
     objective: Int[np.ndarray, " act"]
     aside: Int[np.ndarray, " act"]
+    strength: Int[np.ndarray, " act"]
     row: Int[np.ndarray, " act"]
 
     def __len__(self) -> int:
@@ -50,7 +55,8 @@ class Judgements:
     Attributes:
         phi: features of the items.
         names: of the features.
-        blocks: judgements by form, `PAIRS`, `SLATES` (more than two items) and `GRADES`; only forms that occur.
+        blocks: judgements by form, `PAIRS`, `SLATES` (more than two items), `GRADES` and `VOTES` (agree, pass,
+            disagree); only forms that occur.
         annotators: how many annotators there are, those who judged nothing included.
         objectives: names of the objectives.
         scales: what grades mean.
@@ -79,9 +85,9 @@ class Judgements:
         choices, grades = votes.choices, votes.grades
         shown = (choices.slate >= 0).sum(1)
         blocks = {PAIRS: _pairs(votes, shown), SLATES: _slates(votes, shown)}
-        blocks[GRADES] = Block(
-            grades.item[:, None], grades.value, grades.annotator, grades.objective, grades.scale, np.arange(len(grades))
-        )
+        three = [scale.form == "vote" and len(scale.labels) == 3 for scale in votes.scales]
+        vote = np.array(three, bool)[grades.scale]
+        blocks |= {GRADES: _graded(grades, ~vote), VOTES: _graded(grades, vote)}
         blocks = {form: block for form, block in blocks.items() if len(block)}
         if not blocks:
             raise InputError("the feedback holds no comparison, ranking or grade; was everything filtered out?")
@@ -100,6 +106,11 @@ class Judgements:
         """True if any comparison of two is a tie."""
         return PAIRS in self.blocks and bool((self.blocks[PAIRS].said == TIE).any())
 
+    @property
+    def strengths(self) -> int:
+        """The largest strength that a comparison of two states."""
+        return int(self.blocks[PAIRS].strength.max()) if PAIRS in self.blocks else 0
+
     @cached_property
     def unit(self) -> float:
         """Root mean square length of the difference of features that a judgement is about.
@@ -114,7 +125,7 @@ class Judgements:
                 count += len(block)
                 continue
             place = (block.item >= 0)[..., None]
-            if form == GRADES:  # compared with whatever else was graded
+            if form in SINGLE:  # compared with whatever else was graded
                 about = self.phi[block.item[:, 0]] - self.phi[block.item[:, 0]].mean(0)
             else:
                 x = np.where(place, self.phi[block.item], 0)
@@ -148,14 +159,22 @@ def _pairs(votes: Feedback, shown: Int[np.ndarray, " choice"]) -> Block:
     rank = np.where(rank < 0, np.iinfo(np.int32).max, rank)
     said = np.select([rank[:, 0] < rank[:, 1], rank[:, 0] > rank[:, 1]], [FIRST, SECOND], TIE).astype(np.int32)
     aside = (c.form[row] != FORMS.index("correction")).astype(np.int32)
-    return Block(item.reshape(-1, 2), said, c.annotator[row], c.objective[row], aside, row)
+    strength = c.strength[row].astype(np.int32)
+    return Block(item.reshape(-1, 2), said, c.annotator[row], c.objective[row], aside, strength, row)
+
+
+def _graded(grades: Grades, counts: Bool[np.ndarray, " grade"]) -> Block:
+    row = np.flatnonzero(counts)
+    none = np.zeros(len(row), np.int32)
+    said, who, asked = grades.value[row], grades.annotator[row], grades.objective[row]
+    return Block(grades.item[row, None], said, who, asked, grades.scale[row], none, row)
 
 
 def _slates(votes: Feedback, shown: Int[np.ndarray, " choice"]) -> Block:
     c = votes.choices
     row = np.flatnonzero(shown > 2)
     none = np.zeros(len(row), np.int32)
-    return Block(c.slate[row], c.rank[row], c.annotator[row], c.objective[row], none, row)
+    return Block(c.slate[row], c.rank[row], c.annotator[row], c.objective[row], none, none, row)
 
 
 @jax.tree_util.register_pytree_node_class
@@ -168,11 +187,11 @@ class Acts:
     bucket holds owners with more than half its largest count.
 
     Attributes:
-        form: `PAIRS`, `SLATES` or `GRADES`.
+        form: `PAIRS`, `SLATES`, `GRADES` or `VOTES`.
         buckets: owners `[bucket]` and features `[bucket, place, slot, feature]` of what was shown; of a pair the
             difference `[bucket, place, feature]`, of a grade `[bucket, place, feature]`; zero where padded or empty.
         counts: False where padded.
-        item, said, aside, row: as in `Block`, in padded order (an arbitrary act where padded).
+        item, said, aside, strength, row: as in `Block`, in padded order (an arbitrary act where padded).
         annotators: how many there are.
         objectives: how many there are.
     """
@@ -183,13 +202,14 @@ class Acts:
     item: Any
     said: Any
     aside: Any
+    strength: Any
     row: Any
     annotators: int
     objectives: int
 
     def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """Return the arrays, and the rest: several layouts of one shape are stacked in `together`."""
-        leaves = (self.buckets, self.counts, self.item, self.said, self.aside, self.row)
+        leaves = (self.buckets, self.counts, self.item, self.said, self.aside, self.strength, self.row)
         return leaves, (self.form, self.annotators, self.objectives)
 
     @classmethod
@@ -228,14 +248,17 @@ class Acts:
             item=block.item[rows],
             said=block.said[rows],
             aside=block.aside[rows],
+            strength=block.strength[rows],
             row=block.row[rows],
             annotators=judgements.annotators,
             objectives=objectives,
         )
 
-    def instead(self, said: int) -> "Acts":
+    def instead(self, said: int, strength: int = 0) -> "Acts":
         """Return the same acts, had every one of them said this."""
-        return dataclasses.replace(self, said=np.full_like(self.said, said))
+        return dataclasses.replace(
+            self, said=np.full_like(self.said, said), strength=np.full_like(self.strength, strength)
+        )
 
     def utility(self, weights: Any) -> Any:
         """Return `x[act (slot)] · weights[owner of act]`, from weights `[annotator objective feature]`."""
@@ -290,7 +313,67 @@ class Acts:
 def _contrast(form: str, value: Any) -> Any:
     if form == PAIRS:
         return value[..., 0] - value[..., 1]
-    return value[..., 0] if form == GRADES else value
+    return value[..., 0] if form in SINGLE else value
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """What covariates say of annotators, as a regression takes them.
+
+    A covariate that holds numbers is one column, in standard deviations from its mean, 0 where it is not known; of any
+    other every value is a column that is 1 for those who have it. No value is the reference: effects shrink to 0.
+
+    Attributes:
+        value: one row per annotator.
+        names: of the columns, such as `age` or `sex = f`.
+        covariate: index of the covariate that each column is of.
+    """
+
+    value: Float[np.ndarray, "annotator column"]
+    names: tuple[str, ...]
+    covariate: tuple[int, ...]
+
+    @classmethod
+    def none(cls, annotators: int) -> "Design":
+        """Return a design that says nothing."""
+        return cls(np.zeros((annotators, 0)), (), ())
+
+    @classmethod
+    def of(cls, votes: Feedback, covariates: tuple[str, ...]) -> "Design":
+        """Code attributes of the annotators.
+
+        Raises:
+            InputError: there is no such attribute, or it says nothing since all have the same.
+        """
+        columns: list[np.ndarray] = []
+        names, owner = [], []
+        for c, name in enumerate(covariates):
+            said = np.array(votes.attribute(name))
+            number = _numbers(said)
+            levels = np.unique(said)
+            if len(levels) < 2 or (number is not None and not np.nanstd(number) > 0):
+                raise InputError(f"all annotators have the same {name!r}, so it explains nothing; leave it out.")
+            if number is not None:
+                columns.append(np.nan_to_num((number - np.nanmean(number)) / np.nanstd(number)))
+                names.append(name)
+                owner.append(c)
+                continue
+            columns += [(said == level).astype(float) for level in levels]
+            names += [f"{name} = {level}" for level in levels]
+            owner += [c] * len(levels)
+        if not columns:
+            return cls.none(len(votes.annotators))
+        return cls(np.stack(columns, 1), tuple(names), tuple(owner))
+
+
+def _numbers(said: np.ndarray) -> Float[np.ndarray, " annotator"] | None:
+    """Return words as numbers, NaN where there is none; None unless they are numbers, and more than two."""
+    unknown = np.isin(said, ("", "None", "nan"))
+    try:
+        number = np.where(unknown, np.nan, np.where(unknown, "0", said).astype(float))
+    except ValueError:
+        return None
+    return number if len(np.unique(number[np.isfinite(number)])) > 2 and not np.isinf(number).any() else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -302,7 +385,11 @@ class Layout:
         annotators, objectives, features, items: how many there are.
         group: index of each annotator's group.
         groups: how many groups there are.
+        design: what covariates say of each annotator.
+        covariate: index of the covariate that each column of the design is of.
+        overall: index of the objective that weighs up the others; none: they are on a par.
         ties: whether a tie is a possible outcome of a comparison of two.
+        strengths: the largest strength that a comparison of two states.
         levels: number of grades of each scale.
         judged: how many judgements each annotator made.
         information: per annotator, objective and feature, sum of squared differences (of a slot of a slate, or of a
@@ -317,22 +404,38 @@ class Layout:
     items: int
     group: Int[np.ndarray, " annotator"]
     groups: int
+    design: Float[np.ndarray, "annotator column"]
+    covariate: tuple[int, ...]
+    overall: int | None
     ties: bool
+    strengths: int
     levels: tuple[int, ...]
     judged: Int[np.ndarray, " annotator"]
     information: Float[np.ndarray, "annotator objective feature"]
     exposure: Int[np.ndarray, " item"]
 
+    @property
+    def parts(self) -> list[int]:
+        """Indices of the objectives that do not weigh up others."""
+        return [o for o in range(self.objectives) if o != self.overall]
+
     @classmethod
-    def of(cls, judgements: Judgements, group: Int[np.ndarray, " annotator"]) -> "Layout":
+    def of(
+        cls,
+        judgements: Judgements,
+        group: Int[np.ndarray, " annotator"],
+        design: Design | None = None,
+        overall: int | None = None,
+    ) -> "Layout":
         """Lay out judgements."""
+        design = design or Design.none(judgements.annotators)
         acts = {form: Acts.of(form, judgements, judgements.unit) for form in judgements.blocks}
         shape = (judgements.annotators, len(judgements.objectives), judgements.phi.shape[1])
         information = np.zeros((shape[0] * shape[1], shape[2]))
         judged, exposure = np.zeros(shape[0], int), np.zeros(len(judgements.phi), int)
         for form, block in judgements.blocks.items():
             for who, x in acts[form].buckets:
-                y = x if form == PAIRS else x - x.mean((0, 1) if form == GRADES else 2, keepdims=True)
+                y = x if form == PAIRS else x - x.mean((0, 1) if form in SINGLE else 2, keepdims=True)
                 information[who] += (y**2).sum(tuple(range(1, x.ndim - 1)))
             judged += np.bincount(block.annotator, minlength=shape[0])
             exposure += np.bincount(block.item[block.item >= 0], minlength=len(exposure))
@@ -344,7 +447,11 @@ class Layout:
             items=len(judgements.phi),
             group=group,
             groups=int(group.max()) + 1,
+            design=design.value,
+            covariate=design.covariate,
+            overall=overall,
             ties=judgements.ties,
+            strengths=judgements.strengths,
             levels=tuple(len(scale.labels) for scale in judgements.scales),
             judged=judged,
             information=information.reshape(shape),

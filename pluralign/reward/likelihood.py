@@ -135,17 +135,6 @@ def ordered_logit(level: Any, utility: Any, cutpoints: Any) -> Any:
     return jax.nn.log_sigmoid(upper - utility) + jax.nn.log_sigmoid(utility - lower) + _log1mexp(upper - lower)
 
 
-def approval(yes: Any, utility: Any, threshold: Any) -> Any:
-    """Return the log probability of an approval, `P(yes) = sigmoid(utility - threshold)`.
-
-    Args:
-        yes: 1 = approved, 0 = not.
-        utility: of what was judged.
-        threshold: utility that is approved half the time.
-    """
-    return jax.nn.log_sigmoid(jnp.where(jnp.asarray(yes) > 0, utility - threshold, threshold - utility))
-
-
 def three_way(vote: Any, utility: Any, threshold: Any, passing: Any) -> Any:
     """Return the log probability of a vote that may pass: `davidson` against a threshold, a pass being the tie.
 

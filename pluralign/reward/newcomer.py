@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from pluralign.errors import InputError
 from pluralign.reward.items import advantage
-from pluralign.reward.judgements import Acts, Judgements
+from pluralign.reward.judgements import PER_ACT, Acts, Judgements
 from pluralign.reward.population import AbstractPopulation, Population
 from pluralign.reward.prediction import check
 from pluralign.reward.response import RATER, SHARED
@@ -110,7 +110,7 @@ def _padded(acts: Acts) -> Acts:
         acts,
         buckets=((who, x[:, index]),),
         counts=np.arange(len(index)) < count,
-        **{name: getattr(acts, name)[index] for name in ("item", "said", "aside", "row")},
+        **{name: getattr(acts, name)[index] for name in PER_ACT},
     )
 
 
@@ -201,5 +201,6 @@ def _posterior(
         mass=mass,
         voters=names,
         membership=None,
+        own={},
         rater={name: np.asarray(noise[name]) for name in RATER if name in noise},
     )

@@ -15,16 +15,27 @@ from pydantic import Field
 
 from pluralign.reward import likelihood
 from pluralign.reward.inference import Draws
-from pluralign.reward.judgements import GRADES, PAIRS, SLATES, Acts, Layout
+from pluralign.reward.judgements import FIRST, GRADES, PAIRS, SLATES, TIE, VOTES, Acts, Layout
 from pluralign.reward.scatter import scattered
 
 Noise = dict[str, Any]
 """Parameters by name: of raters `[annotator ...]` in the model, per act where a likelihood takes them."""
 
-SHARED = ("base", "slate_tie")
+SHARED = ("base", "slate_tie", "strength_step")
 """Noise that all annotators share."""
 
-RATER = ("lapse", "temperature", "position", "tie", "threshold", "leniency", "stretch")
+RATER = (
+    "lapse",
+    "temperature",
+    "position",
+    "tie",
+    "threshold",
+    "emphasis",
+    "leniency",
+    "stretch",
+    "agreeing",
+    "passing",
+)
 """Noise that annotators have each for themselves: `RewardPosterior.rater`."""
 
 
@@ -40,6 +51,9 @@ SPREAD: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
     "threshold": ("threshold_scale", "threshold_centre", jnp.exp),
     "leniency": ("leniency_scale", "", _same),
     "stretch": ("stretch_scale", "", _same),
+    "emphasis": ("emphasis_scale", "", _same),
+    "agreeing": ("agreeing_scale", "agreeing_centre", _same),
+    "passing": ("passing_scale", "passing_centre", _same),
 }
 """How annotators scatter, each by `link(centre + scale z)`: the sites that hold scale and centre, and the link."""
 
@@ -57,8 +71,19 @@ class AbstractComparison(ABC):
         """Write the model of the parameters; without ties in the data there are none, and ties are impossible."""
 
     @abstractmethod
-    def log_probability(self, outcome: Any, eta: Any, noise: Noise) -> Any:
-        """Return the log probability of 0 = the first wins, 1 = the second, 2 = tie."""
+    def log_probability(self, outcome: Any, eta: Any, noise: Noise, strength: Any = 0) -> Any:
+        """Return the log probability of 0 = the first wins, 1 = the second, 2 = tie.
+
+        Args:
+            outcome: as above.
+            eta: utility of the first less that of the second.
+            noise: parameters by name.
+            strength: how strongly the winner is said to be preferred, 0 = not said.
+        """
+
+    def log_outcomes(self, outcome: Any, noise: Noise, strength: Any) -> Any:
+        """Return minus the log probability of this from one who answers at random."""
+        return np.log(3) if "tie" in noise or "threshold" in noise else np.log(2)
 
 
 @dataclass(frozen=True)
@@ -85,8 +110,8 @@ class Davidson(AbstractComparison):
         scale = numpyro.sample("tie_scale", dist.LogNormal(np.log(0.5), 0.8))
         return {"tie": _own("tie", layout, tie, scale, 0.08 * layout.judged)}  # a tie is a coin of about 0.1
 
-    def log_probability(self, outcome: Any, eta: Any, noise: Noise) -> Any:
-        """Return the log probability of the outcome."""
+    def log_probability(self, outcome: Any, eta: Any, noise: Noise, strength: Any = 0) -> Any:
+        """Return the log probability of the outcome, however strongly it was preferred."""
         return likelihood.davidson(outcome, eta, noise.get("tie"))
 
 
@@ -109,8 +134,8 @@ class RaoKupper(AbstractComparison):
         """Write the model of thresholds."""
         return _thresholds(layout, self.tie_spread)
 
-    def log_probability(self, outcome: Any, eta: Any, noise: Noise) -> Any:
-        """Return the log probability of the outcome."""
+    def log_probability(self, outcome: Any, eta: Any, noise: Noise, strength: Any = 0) -> Any:
+        """Return the log probability of the outcome, however strongly it was preferred."""
         return likelihood.rao_kupper(outcome, eta, noise.get("threshold", jnp.zeros(())))
 
 
@@ -135,9 +160,60 @@ class Thurstone(AbstractComparison):
         """Write the model of thresholds."""
         return _thresholds(layout, self.tie_spread)
 
-    def log_probability(self, outcome: Any, eta: Any, noise: Noise) -> Any:
-        """Return the log probability of the outcome."""
+    def log_probability(self, outcome: Any, eta: Any, noise: Noise, strength: Any = 0) -> Any:
+        """Return the log probability of the outcome, however strongly it was preferred."""
         return likelihood.thurstone(outcome, eta, noise.get("threshold"))
+
+
+@dataclass(frozen=True)
+class GradedComparison(AbstractComparison):
+    """Comparisons that say how strongly, "slightly better", "much better": an ordered logit of the difference.
+
+        P(the first is better, at least by l) = sigmoid(eta - cut[annotator, l]), and likewise the second
+        cut[annotator, 1] = threshold[annotator] as in Rao and Kupper, 0 if there are no ties
+        cut[annotator, l] = cut[annotator, 1] + exp(emphasis[annotator]) (strength_step[2] + ... + strength_step[l])
+        strength_step ~ LogNormal(0, 0.8), emphasis[annotator] ~ Normal(0, emphasis_scale)
+
+    Agresti's (1992, section 2) cumulative model. A judgement that does not say how
+    strongly is a win by any strength.
+
+    Args:
+        tie_spread: let annotators differ in their thresholds.
+        emphasis: let annotators differ in how readily they use strong words.
+    """
+
+    tie_spread: bool = True
+    emphasis: bool = True
+    kind: Literal["graded"] = "graded"
+
+    def sample(self, layout: Layout) -> Noise:
+        """Write the model of thresholds and of the steps between strengths."""
+        noise = _thresholds(layout, self.tie_spread)
+        if layout.strengths > 1:
+            steps = dist.LogNormal(0, 0.8).expand([layout.strengths - 1]).to_event(1)
+            noise["strength_step"] = numpyro.sample("strength_step", steps)
+            if self.emphasis:
+                scale = numpyro.sample("emphasis_scale", dist.LogNormal(np.log(0.25), 0.8))
+                noise["emphasis"] = _own("emphasis", layout, 0.0, scale, 0.2 * layout.judged)
+        return noise
+
+    def log_probability(self, outcome: Any, eta: Any, noise: Noise, strength: Any = 0) -> Any:
+        """Return the log probability of the outcome with its strength."""
+        threshold = noise.get("threshold", jnp.zeros(()))
+        won = likelihood.rao_kupper(outcome, eta, threshold)
+        if "strength_step" not in noise:
+            return won
+        steps = jnp.exp(noise.get("emphasis", jnp.zeros(())))[..., None] * noise["strength_step"]
+        parts = [jnp.broadcast_to(c, (*eta.shape, c.shape[-1])) for c in (threshold[..., None], steps)]
+        level = jnp.where(outcome == TIE, 0, jnp.where(outcome == FIRST, strength, -strength))
+        said = likelihood.graded_comparison(level, eta, jnp.concatenate(parts, -1))
+        return jnp.where((strength > 0) & (outcome != TIE), said, won)
+
+    def log_outcomes(self, outcome: Any, noise: Noise, strength: Any) -> Any:
+        """Return minus the log probability of this from one who answers at random, any strength as probable."""
+        strengths = noise["strength_step"].shape[-1] + 1 if "strength_step" in noise else 1
+        every = np.log(2 * strengths + ("threshold" in noise))
+        return jnp.where((strength > 0) | (outcome == TIE), every, every - np.log(strengths))
 
 
 def _thresholds(layout: Layout, tie_spread: bool) -> Noise:
@@ -197,7 +273,7 @@ class OrderedLogit:
         leniency[annotator] ~ Normal(0, leniency_scale)
         stretch[annotator] ~ Normal(0, stretch_scale)
 
-    Of two levels (yes or no, approved or not) it is a threshold; of three (agree, pass, disagree) two of them.
+    Of two levels (yes or no, approved or not) it is a threshold.
 
     Args:
         leniency: let annotators differ in where they put the cutpoints.
@@ -230,6 +306,35 @@ class OrderedLogit:
         # Scales with fewer levels than the longest one have no cut above their last.
         cut = jnp.where(jnp.arange(cut.shape[-1]) < last[..., None], cut, cut + 1e4)
         return likelihood.ordered_logit(level, utility, cut)
+
+
+@dataclass(frozen=True)
+class ThreeWay:
+    """Votes that may pass: agree, pass or disagree, a pass being no grade between the other two.
+
+        P(agree, disagree, pass) = (exp(eta / 2), exp(-eta / 2), exp(passing[annotator])) / sum
+        eta = u + agreeing[annotator]
+        agreeing[annotator] ~ Normal(agreeing_centre, agreeing_scale)
+        passing[annotator] ~ Normal(passing_centre, passing_scale)
+
+    Davidson's (1970) comparison with the annotator's own threshold: people pass on what is near it, and because they do
+    not care or know, each to their own degree.
+    """
+
+    kind: Literal["three-way"] = "three-way"
+
+    def sample(self, layout: Layout) -> Noise:
+        """Write the model of thresholds and of passing."""
+        noise: Noise = {}
+        for name, spread, information in (("agreeing", 1.0, 0.2), ("passing", 1.0, 0.15)):
+            centre = numpyro.sample(f"{name}_centre", dist.Normal(0, 1.5))
+            scale = numpyro.sample(f"{name}_scale", dist.LogNormal(np.log(spread), 0.8))
+            noise[name] = _own(name, layout, centre, scale, information * layout.judged)
+        return noise
+
+    def log_probability(self, vote: Any, utility: Any, noise: Noise) -> Any:
+        """Return the log probability of 0 = disagree, 1 = pass, 2 = agree."""
+        return likelihood.three_way(vote, utility, -noise["agreeing"], noise["passing"])
 
 
 @dataclass(frozen=True)
@@ -282,7 +387,7 @@ class Rater:
         return noise
 
 
-Comparison = Annotated[Davidson | RaoKupper | Thurstone, Field(discriminator="kind")]
+Comparison = Annotated[Davidson | RaoKupper | Thurstone | GradedComparison, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True)
@@ -292,19 +397,21 @@ class Response:
     Args:
         pairs: comparisons of two.
         slates: rankings, and choices from more than two.
-        grades: ratings, labels, approvals, votes.
+        grades: ratings, labels, approvals.
+        votes: agree, pass, disagree.
         rater: noise that is common to them.
     """
 
     pairs: Comparison = field(default_factory=Davidson)
     slates: PlackettLuce = field(default_factory=PlackettLuce)
     grades: OrderedLogit = field(default_factory=OrderedLogit)
+    votes: ThreeWay = field(default_factory=ThreeWay)
     rater: Rater = field(default_factory=Rater)
 
     def sample(self, layout: Layout) -> Noise:
         """Write the model of all parameters that the forms in the data need."""
         noise = self.rater.sample(layout)
-        parts = {PAIRS: self.pairs, SLATES: self.slates, GRADES: self.grades}
+        parts = {PAIRS: self.pairs, SLATES: self.slates, GRADES: self.grades, VOTES: self.votes}
         for form in layout.acts:
             noise |= parts[form].sample(layout)
         return noise
@@ -317,12 +424,15 @@ class Response:
             utility = utility / (own["temperature"][:, None] if slot else own["temperature"])
         if acts.form == PAIRS:
             eta = utility + acts.aside * own["position"] if "position" in own else utility
-            log_p = self.pairs.log_probability(acts.said, eta, own)
-            log_outcomes = np.log(3) if "tie" in own or "threshold" in own else np.log(2)
+            own |= {name: noise[name] for name in ("strength_step",) if name in noise}
+            log_p = self.pairs.log_probability(acts.said, eta, own, acts.strength)
+            log_outcomes = self.pairs.log_outcomes(acts.said, own, acts.strength)
         elif slot:
             shown = acts.item >= 0
             log_p = self.slates.log_probability(acts.said, utility, shown, noise)
             log_outcomes = self.slates.log_outcomes(acts.said, shown)
+        elif acts.form == VOTES:
+            log_p, log_outcomes = self.votes.log_probability(acts.said, utility, own), np.log(3)
         else:
             count = jnp.asarray(levels)[acts.aside]
             base = noise["base"][acts.aside, acts.objective]

@@ -187,6 +187,8 @@ def read(model: Any, inference: str) -> Problem:
     beyond = {
         "judgements other than comparisons of two": set(layout.acts) != {PAIRS},
         "several objectives": layout.objectives > 1,
+        "`covariates`": bool(population.covariates),
+        "a centre that is not normal": population.centre != "normal",
         "`items`": population.items is not None,
         "`lapse`": rater.lapse,
         "`temperature`": rater.temperature,

@@ -48,7 +48,7 @@ def fit_together(
     """
     judged = [Judgements.read(v, f) for v, f in zip(votes, phi, strict=True)]
     ties = any(j.ties for j in judged)
-    layouts = [replace(Layout.of(j, population.groups(v)), ties=ties) for j, v in zip(judged, votes, strict=True)]
+    layouts = [replace(population.layout(v, j), ties=ties) for j, v in zip(judged, votes, strict=True)]
     draws, report = sample_together(population, layouts, inference=inference, seed=seed)
     found = []
     for own, v, f, j in zip(draws, votes, phi, judged, strict=True):

@@ -12,7 +12,7 @@ from scipy.stats import lognorm, norm
 
 from pluralign import reward
 from pluralign.reward.inference import _Density
-from pluralign.reward.judgements import Judgements, Layout
+from pluralign.reward.judgements import Judgements
 
 
 def prior_of_weight(w, scale):
@@ -107,7 +107,7 @@ def test_much_data_and_a_weak_prior_reach_the_published_maximum_likelihood(simul
 
 
 def density(population, votes, phi):
-    layout = Layout.of(Judgements.read(votes, phi), population.groups(votes))
+    layout = population.layout(votes, Judgements.read(votes, phi))
     return _Density(partial(population.model, layout))
 
 

@@ -107,7 +107,7 @@ def test_a_correction_has_no_first_slot(world):
     corrections = changed(votes, form=np.full(40, FORMS.index("correction")))
     population, energy = reward.Pooled(response=reward.Response(rater=reward.Rater(lapse=False))), {}
     for name, v in (("comparison", votes), ("correction", corrections)):
-        density = _Density(partial(population.model, Layout.of(Judgements.read(v, world.phi), population.groups(v))))
+        density = _Density(partial(population.model, population.layout(v, Judgements.read(v, world.phi))))
         z = jax.device_get(density.start(jax.random.key(0), 1.0))
         prior = lambda p: p**2 / (2 * 0.5**2)  # noqa: E731
         energy[name] = [float(density.potential(z | {"position_centre": np.float32(p)})) - prior(p) for p in (0.0, 1.0)]

@@ -14,7 +14,6 @@ from scipy.stats import chisquare, logistic, norm
 
 from pluralign.reward import likelihood
 from pluralign.reward.likelihood import (
-    approval,
     davidson,
     draw,
     graded_comparison,
@@ -57,7 +56,6 @@ FORMS = {
     "graded": (graded_comparison, range(-3, 4), (ETA, STEPS), (WIDE,)),
     "graded, no ties": (without_ties, (-3, -2, -1, 1, 2, 3), (ETA, STEPS[:, 1:]), (WIDE[:, 1:],)),
     "ordered logit": (ordered_logit, range(4), (ETA, CUTS), (FAR_CUTS,)),
-    "approval": (approval, range(2), (ETA, PLACE), (ENDS,)),
     "three-way": (three_way, range(3), (ETA, PLACE, TIE), (ENDS, ENDS)),
     "random at times": (at_times, range(3), (ETA, TIE, PLACE), (ENDS, ENDS)),
 }
@@ -271,9 +269,7 @@ def test_strength_treats_both_sides_alike_and_adds_up_to_who_won():
 
 
 def test_approvals_and_votes():
-    np.testing.assert_allclose(approval(1, ETA, PLACE), log_expit(ETA - PLACE), rtol=1e-12)
-    np.testing.assert_allclose(approval(True, ETA, PLACE), ordered_logit(1, ETA, PLACE[:, None]), rtol=1e-12)
-    np.testing.assert_allclose(approval(0, ETA, PLACE), ordered_logit(0, ETA, PLACE[:, None]), rtol=1e-12)
+    np.testing.assert_allclose(ordered_logit(1, ETA, PLACE[:, None]), log_expit(ETA - PLACE), rtol=1e-12)
     disagree, passed, agree = probabilities(three_way, range(3), (ETA, PLACE, TIE)).T
     np.testing.assert_allclose(agree / disagree, np.exp(ETA - PLACE), rtol=1e-9)
     np.testing.assert_allclose(passed**2 / (agree * disagree), np.exp(2 * TIE), rtol=1e-9)

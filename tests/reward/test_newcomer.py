@@ -70,11 +70,48 @@ def test_newcomers_of_groups_are_drawn_by_share():
         centre=np.zeros((1, 2)),
         spread=spread,
         group_centre=centres,
-        group_share=share,
+        profile_share=share,
+        profile_group=[0, 1],
     )
     mean = share @ centres[:, 0]
     cov = np.einsum("g,gf,gh->fh", share, centres[:, 0] - mean, centres[:, 0] - mean) + np.diag(spread[0] ** 2)
     assert_moments(reward.newcomer(p, people=5000), mean, cov)
+
+
+def test_newcomers_with_covariates_have_the_profile_of_somebody_who_was_met():
+    """Profiles are drawn whole: nobody is of the first group and has the second one's covariates."""
+    centres, effect = np.array([[[2.0, 0.0]], [[-1.0, 1.0]]]), np.array([[[1.0, 0.0]], [[0.0, 3.0]]])
+    design, group = np.array([[0.5, 1.0], [-1.0, 0.0], [2.0, 0.0]]), np.array([0, 1, 1])
+    share, spread = np.array([0.5, 0.3, 0.2]), np.array([[0.4, 0.2]])
+    p = posterior(
+        reward.Hierarchical(group="team", covariates=("age", "sex")),
+        centre=np.full((1, 2), 9.0),
+        spread=spread,
+        group_centre=centres,
+        effect=effect,
+        profile_share=share,
+        profile_group=group,
+        profile_design=design,
+    )
+    each = np.array([[2 + 0.5, 3.0], [-1 - 1.0, 1.0], [-1 + 2.0, 1.0]])
+    mean = share @ each
+    cov = np.einsum("g,gf,gh->fh", share, each - mean, each - mean) + np.diag(spread[0] ** 2)
+    assert_moments(reward.newcomer(p, people=5000), mean, cov)
+
+
+def test_newcomers_weigh_up_objectives_in_their_own_way():
+    """Moments of the overall weights by simulation in numpy, from the formula of the class."""
+    rng = np.random.default_rng(1)
+    centre, spread = np.array([[1.0, -2.0]]), np.array([[0.5, 1.0]])
+    numbers: dict[str, Any] = {"tradeoff_centre": [0.8], "tradeoff_spread": [0.3]}
+    numbers |= {"rest_centre": [0.2, 0.0], "rest_spread": [0.1, 0.6], "overall": np.int32(0)}
+    population = reward.Hierarchical(overall="one")
+    found = reward.newcomer(posterior(population, objectives=2, centre=centre, spread=spread, **numbers), people=5000)
+    n = 400_000
+    part = centre + spread * rng.normal(size=(n, 2))
+    rest = np.array([0.2, 0.0]) + np.array([0.1, 0.6]) * rng.normal(size=(n, 2))
+    truth = np.concatenate([(0.8 + 0.3 * rng.normal(size=(n, 1))) * part + rest, part], 1)
+    assert_moments(found, truth.mean(0), np.cov(truth.T))
 
 
 def test_newcomers_of_a_mixture_are_of_its_kinds():

@@ -3,24 +3,30 @@
 import dataclasses
 import warnings
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 from jax.scipy.special import ndtr
 from jaxtyping import Float, Int
+from numpyro import distributions as dist
 
 from pluralign.errors import ConvergenceWarning, InputError
+from pluralign.reward.identify import identify
 from pluralign.reward.inference import NUTS, AbstractInference, Draws
 from pluralign.reward.items import ItemEffects, advantage
-from pluralign.reward.judgements import PAIRS, Judgements, Layout
-from pluralign.reward.response import RATER, Noise, Response
+from pluralign.reward.judgements import PAIRS, Design, Judgements, Layout
+from pluralign.reward.response import RATER, GradedComparison, Noise, Response
+from pluralign.reward.scatter import scattered
 from pluralign.types import Features, Feedback, FitReport, RewardPosterior
 
-OWN = {"weights", "membership", "quality", "log_temperature", "log_threshold", *RATER}
+OWN = {"weights", "membership", "quality", "log_temperature", "log_threshold", "tradeoff", *RATER}
 """Sites with an entry per annotator or item; all others are `RewardPosterior.common`."""
+
+Law = Literal["normal", "laplace"]
+"""How the centre scatters about 0: `laplace` has most weights near 0 and a few large ones (Park and Casella 2008)."""
 
 TOLD = 0.015
 """Precision about a weight in a squared difference, about: only how well chains mix depends on it."""
@@ -34,6 +40,7 @@ class Voters:
     mass: Float[np.ndarray, " voter"]
     names: tuple[str, ...]
     membership: Float[np.ndarray, "annotator voter"] | None
+    own: dict[str, Float[np.ndarray, "draw voter ..."]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +66,10 @@ class AbstractPopulation(ABC):
     items: ItemEffects | None
     group: str | None = None
     """Annotator attribute that the model looks at; none, unless a population has a field of this name."""
+    covariates: tuple[str, ...] = ()
+    """Further ones; none, unless a population has a field of this name."""
+    overall: str | None = None
+    """Objective that weighs up the others; none, unless a population has a field of this name."""
 
     @abstractmethod
     def model(self, layout: Layout) -> None:
@@ -86,6 +97,22 @@ class AbstractPopulation(ABC):
         if self.group is None:
             return np.zeros(len(votes.annotators), np.int32)
         return np.unique(votes.attribute(self.group), return_inverse=True)[1].astype(np.int32)
+
+    def layout(self, votes: Feedback, judgements: Judgements) -> Layout:
+        """Return everything that the model looks at.
+
+        Raises:
+            InputError: an attribute or objective that the model names is not there.
+        """
+        overall = None
+        if self.overall is not None:
+            if self.overall not in judgements.objectives or len(judgements.objectives) < 2:
+                raise InputError(
+                    f"overall is {self.overall!r}; it must be one of several objectives, and the feedback has "
+                    f"{', '.join(judgements.objectives)}."
+                )
+            overall = judgements.objectives.index(self.overall)
+        return Layout.of(judgements, self.groups(votes), Design.of(votes, self.covariates), overall)
 
     def canonical(self, sites: Draws) -> Draws:
         """Return draws `[chain draw ...]` with names that mean the same in all; here they do already."""
@@ -116,9 +143,11 @@ class AbstractPopulation(ABC):
             ConvergenceWarning: there are caveats.
         """
         judgements = Judgements.read(votes, phi)
-        layout = Layout.of(judgements, self.groups(votes))
+        layout = self.layout(votes, judgements)
         sites, report = (inference or NUTS()).infer(Target(self, layout), seed, self.canonical)
-        report = replace(report, notes=(*report.notes, *_notes(votes, judgements)))
+        told = identify(votes, judgements, self)
+        notes = (*report.notes, *_notes(votes, judgements, self.response), *told.notes)
+        report = replace(report, notes=notes, caveats=(*report.caveats, *told.caveats))
         if report.caveats:
             warnings.warn(" ".join(report.caveats), ConvergenceWarning, stacklevel=2)
         return self.posterior(sites, votes, phi, judgements.unit, report)
@@ -129,8 +158,17 @@ class AbstractPopulation(ABC):
         """Return draws of the model's sites as a posterior; `unit` is that of the judgements."""
         voters = self.voters(sites, votes)
         rater = self.response.rater_of(sites, len(votes.annotators))
-        share = np.bincount(self.groups(votes)) / len(votes.annotators)
-        beside = {"unit": np.float32(unit), "group_share": share.astype(np.float32)}
+        design = Design.of(votes, self.covariates)
+        profile = np.column_stack([self.groups(votes), design.value])
+        profile, count = np.unique(profile, axis=0, return_counts=True)
+        beside = {
+            "unit": np.float32(unit),
+            "profile_share": (count / count.sum()).astype(np.float32),
+            "profile_group": profile[:, 0].astype(np.int32),
+            "profile_design": profile[:, 1:].astype(np.float32),
+        }
+        if self.overall is not None:
+            beside["overall"] = np.int32(votes.objectives.index(self.overall))
         draws = len(voters.weights)
         common = {name: np.broadcast_to(value, (draws, *value.shape)) for name, value in beside.items()}
         common |= {name: value.astype(np.float32) for name, value in sites.items() if name not in OWN}
@@ -145,6 +183,8 @@ class AbstractPopulation(ABC):
             objectives=votes.objectives,
             quality=sites["quality"].astype(np.float32) if "quality" in sites else None,
             common=common,
+            own={name: value.astype(np.float32) for name, value in voters.own.items()},
+            covariates=design.names,
             model=dataclasses.asdict(self),  # pyright: ignore[reportArgumentType]
         )
 
@@ -161,13 +201,16 @@ class AbstractPopulation(ABC):
         return self.response.log_likelihood(layout, lambda acts: taste(acts) + advantage(acts, quality))
 
 
-def _notes(votes: Feedback, judgements: Judgements) -> list[str]:
+def _notes(votes: Feedback, judgements: Judgements, response: Response) -> list[str]:
     notes = [f"Priors are per {judgements.unit:.4g} units of feature, the root mean square length of a difference."]
     if PAIRS in judgements.blocks and not judgements.ties:
         notes.append("The feedback holds no tie, so ties are impossible in the model: plain Bradley-Terry.")
-    if votes.choices.strength.any():
+    if votes.choices.strength.any() and not isinstance(response.pairs, GradedComparison):
         stated = int((votes.choices.strength > 0).sum())
-        notes.append(f"{stated:,} judgements say how strongly; the model takes only which response is preferred.")
+        notes.append(
+            f"{stated:,} judgements say how strongly; the model takes only which response is preferred. "
+            "`Response(pairs=GradedComparison())` takes both."
+        )
     if judgements.demonstrations:
         notes.append(f"{judgements.demonstrations:,} demonstrations show one response alone; they were not used.")
     return notes
@@ -179,8 +222,26 @@ def category(share: Any, z: Any) -> Any:
 
 
 def objective_plate(layout: Layout) -> Any:
-    """Return the plate of objectives."""
-    return numpyro.plate("objective", layout.objectives, dim=-2)
+    """Return the plate of the objectives that do not weigh up others."""
+    return numpyro.plate("objective", len(layout.parts), dim=-2)
+
+
+def sample_centre(layout: Layout, law: Law, scale: Any, told: Any) -> Any:
+    """Write the model of what people want on average, `centre[objective, feature]`.
+
+        normal:   centre ~ Normal(0, scale)
+        laplace:  centre ~ Laplace(0, scale), as Normal(0, scale (2 centre_local)^(1/2)), centre_local ~ Exponential(1)
+
+    Args:
+        layout: the data.
+        law: of the prior.
+        scale: of the prior.
+        told: precision of what the level below tells of it, see `scattered`.
+    """
+    with objective_plate(layout), feature_plate(layout):
+        if law == "laplace":
+            scale = scale * jnp.sqrt(2 * numpyro.sample("centre_local", dist.Exponential(1.0)))
+        return numpyro.deterministic("centre", scattered("centre", 0.0, scale, told))
 
 
 def feature_plate(layout: Layout) -> Any:
@@ -190,7 +251,8 @@ def feature_plate(layout: Layout) -> Any:
 
 def annotators(sites: Draws, votes: Feedback) -> Voters:
     """Return the annotators as voters, in order, with the mass that their weights give them."""
-    return Voters(sites["weights"], mass_of(votes), tuple(str(a) for a in votes.annotators["id"]), None)
+    own = {name: sites[name] for name in ("tradeoff",) if name in sites}
+    return Voters(sites["weights"], mass_of(votes), tuple(str(a) for a in votes.annotators["id"]), None, own)
 
 
 def mass_of(votes: Feedback) -> Float[np.ndarray, " annotator"]:

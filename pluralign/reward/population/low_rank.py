@@ -14,12 +14,14 @@ from pluralign.reward.judgements import Layout
 from pluralign.reward.population.base import (
     TOLD,
     AbstractPopulation,
+    Law,
     Voters,
     annotators,
     check_count,
     check_scale,
     feature_plate,
     objective_plate,
+    sample_centre,
 )
 from pluralign.reward.response import Noise, Response
 from pluralign.reward.scatter import scattered
@@ -30,7 +32,7 @@ from pluralign.types import Feedback
 class LowRank(AbstractPopulation):
     """Annotators differ along a few directions: each annotator is a voter, a point in a space of tastes.
 
-        centre_scale ~ LogNormal(log scale, 0.8), centre[objective, feature] ~ Normal(0, centre_scale)
+        centre_scale ~ LogNormal(log scale, 0.8), centre[objective, feature] ~ Normal(0, centre_scale), or Laplace
         direction_scale ~ LogNormal(log(scale / 2), 0.8)
         direction[b, objective, feature] ~ Normal(0, direction_scale)
         weights[annotator] = centre + sum_b place[annotator, b] direction[b],    place[annotator, b] ~ Normal(0, 1)
@@ -44,12 +46,14 @@ class LowRank(AbstractPopulation):
         scale: prior median of the spread of a typical pair's utility differences, in logits.
         response: how utilities become outcomes.
         items: what an item is worth beyond its features; none: nothing.
+        centre: law of its prior: `laplace` for interpretable features of which a few matter.
     """
 
     directions: int = 2
     scale: float = 1.0
     response: Response = field(default_factory=Response)
     items: ItemEffects | None = None
+    centre: Law = "normal"
     kind: Literal["low-rank"] = "low-rank"
 
     def __post_init__(self):
@@ -61,8 +65,8 @@ class LowRank(AbstractPopulation):
         centre_scale = numpyro.sample("centre_scale", dist.LogNormal(np.log(self.scale), 0.8))
         direction_scale = numpyro.sample("direction_scale", dist.LogNormal(np.log(self.scale / 2), 0.8))
         own = TOLD * layout.information.sum(0)
+        centre = sample_centre(layout, self.centre, centre_scale, own / 2)
         with objective_plate(layout), feature_plate(layout):
-            centre = numpyro.deterministic("centre", scattered("centre", 0.0, centre_scale, own / 2))
             with numpyro.plate("taste", self.directions, dim=-3):
                 direction = scattered("direction", 0.0, direction_scale, own / 2)
         numpyro.deterministic("direction", direction)

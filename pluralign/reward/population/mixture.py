@@ -18,6 +18,7 @@ from pluralign.reward.judgements import Layout
 from pluralign.reward.population.base import (
     TOLD,
     AbstractPopulation,
+    Law,
     Voters,
     category,
     check_count,
@@ -25,6 +26,7 @@ from pluralign.reward.population.base import (
     feature_plate,
     mass_of,
     objective_plate,
+    sample_centre,
 )
 from pluralign.reward.response import Noise, Response
 from pluralign.reward.scatter import scattered
@@ -37,7 +39,7 @@ class Mixture(AbstractPopulation):
 
         mass ~ Dirichlet(concentration)
         with `sticks`: mass[k] = v[k] prod_{j<k} (1 - v[j]), v ~ Beta(1, concentration)
-        centre_scale ~ LogNormal(log scale, 0.8), centre[objective, feature] ~ Normal(0, centre_scale)
+        centre_scale ~ LogNormal(log scale, 0.8), centre[objective, feature] ~ Normal(0, centre_scale), or Laplace
         spread ~ LogNormal(log scale, 0.8)
         kind_weights[k, objective, feature] ~ Normal(centre, spread)
         P(all that an annotator said) = sum_k mass[k] P(all that it said | kind_weights[k])
@@ -54,6 +56,7 @@ class Mixture(AbstractPopulation):
         scale: prior median of the spread of a typical pair's utility differences, in logits.
         response: how utilities become outcomes.
         items: what an item is worth beyond its features; none: nothing.
+        centre: law of what the kinds scatter about: `laplace` for interpretable features of which a few matter.
     """
 
     components: int = 3
@@ -62,6 +65,7 @@ class Mixture(AbstractPopulation):
     scale: float = 1.0
     response: Response = field(default_factory=Response)
     items: ItemEffects | None = None
+    centre: Law = "normal"
     kind: Literal["mixture"] = "mixture"
 
     def __post_init__(self):
@@ -84,9 +88,9 @@ class Mixture(AbstractPopulation):
         scale = numpyro.sample("centre_scale", dist.LogNormal(np.log(self.scale), 0.8))
         spread = numpyro.sample("spread", dist.LogNormal(np.log(self.scale), 0.8))
         own = TOLD * layout.information.sum(0) / self.components
+        told = self.components / (spread**2 + 1 / (own + 1e-6))
+        centre = sample_centre(layout, self.centre, scale, told)
         with objective_plate(layout), feature_plate(layout):
-            told = self.components / (spread**2 + 1 / (own + 1e-6))
-            centre = numpyro.deterministic("centre", scattered("centre", 0.0, scale, told))
             with numpyro.plate("component", self.components, dim=-3):
                 weights = scattered("kind_weights", centre, spread, own)
         said = self._said(layout, lambda acts: acts.shared(weights)) + log_mass[:, None]

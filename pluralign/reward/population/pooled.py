@@ -13,13 +13,12 @@ from pluralign.reward.judgements import Layout
 from pluralign.reward.population.base import (
     TOLD,
     AbstractPopulation,
+    Law,
     Voters,
     check_scale,
-    feature_plate,
-    objective_plate,
+    sample_centre,
 )
 from pluralign.reward.response import Noise, Response
-from pluralign.reward.scatter import scattered
 from pluralign.types import Feedback
 
 
@@ -28,7 +27,7 @@ class Pooled(AbstractPopulation):
     """Everyone wants the same: one weight vector, one voter.
 
         spread ~ LogNormal(log scale, 0.8)
-        w[objective, feature] ~ Normal(0, spread)
+        w[objective, feature] ~ Normal(0, spread), or Laplace(0, spread)
 
     With `response=reward.PLAIN` it is the pooled Bradley-Terry model that most pipelines fit, with a prior in place of
     a penalty.
@@ -37,11 +36,13 @@ class Pooled(AbstractPopulation):
         scale: prior median of the spread of a typical pair's utility differences, in logits.
         response: how utilities become outcomes.
         items: what an item is worth beyond its features; none: nothing.
+        centre: law of the prior: `laplace` for interpretable features of which a few matter.
     """
 
     scale: float = 1.0
     response: Response = field(default_factory=Response)
     items: ItemEffects | None = None
+    centre: Law = "normal"
     kind: Literal["pooled"] = "pooled"
 
     def __post_init__(self):
@@ -50,8 +51,7 @@ class Pooled(AbstractPopulation):
     def model(self, layout: Layout) -> None:
         """Write the numpyro model."""
         spread = numpyro.sample("spread", dist.LogNormal(np.log(self.scale), 0.8))
-        with objective_plate(layout), feature_plate(layout):
-            centre = numpyro.deterministic("centre", scattered("centre", 0.0, spread, TOLD * layout.information.sum(0)))
+        centre = sample_centre(layout, self.centre, spread, TOLD * layout.information.sum(0))
         numpyro.factor("said", self._said(layout, lambda acts: acts.shared(centre)).sum())
 
     def latents(self, objectives: int, features: int) -> int:
