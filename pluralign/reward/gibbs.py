@@ -8,18 +8,14 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
 
 from pluralign.reward import diagnose
+from pluralign.reward.chain import Chain, Frozen, above, accepts, angle, value_of
 from pluralign.reward.em import (
-    Annotators,
-    Marginal,
-    Population,
     after,
     ascend,
     by_group,
     log_scale_mode,
-    marginal,
     normal,
     normal_model,
     solve,
@@ -27,7 +23,8 @@ from pluralign.reward.em import (
     solve_triangular,
 )
 from pluralign.reward.inference import AbstractInference, Canonical, Draws, Model, _at_least, _progress, as_drawn
-from pluralign.reward.surrogate import LOG_SCALE, SHARED_SCALE, Draw, Expected, Problem, answer, read, told_of_shared
+from pluralign.reward.interweave import interweave
+from pluralign.reward.surrogate import LOG_SCALE, SHARED_SCALE, Draw, Problem, answer, read, told_of_shared
 from pluralign.types import FitReport
 
 
@@ -42,11 +39,12 @@ class Gibbs(AbstractInference):
         weights[annotator]      all at once, from surrogate times Normal(mean, spread^2), each accepted or not
         mean[group]             from the surrogate posterior with weights integrated out, weights moved along
         spread                  the same
+        mean and spread         given standardised weights, where judgements tell little of each annotator
         mean, spread, scales    given weights: conjugate normals, and slices of the scales
         position, tie           given weights, from a Newton step
 
-    In the second and third, weights keep their standardised place in surrogate times population, so that the chain
-    mixes whether annotators judged much or little.
+    In the second and third, weights keep their standardised place in surrogate times population; in the fourth, in the
+    population alone. So the chain mixes whether annotators judged much or little (Yu and Meng 2011).
 
     It covers `Hierarchical` whose raters differ in what they want alone: no lapse, one tie propensity for all.
 
@@ -98,8 +96,9 @@ class Gibbs(AbstractInference):
             f"each, every {self.thin} sweeps",
             seconds=time.perf_counter() - begin,
         )
-        weights, centres, spread, shared = (f"{share.mean():.2f}" for share in accepted)
+        weights, centres, spread, population, shared = (f"{share.mean():.2f}" for share in accepted)
         note = f"Accepted: {weights} of weights, {centres} of centres, {spread} of spreads"
+        note += f", {population} of both together" if frozen.scarce else ""
         note += f", {shared} of the response's parameters." if problem.free else "."
         report = replace(report, notes=(note,))
         return {name: value.reshape(-1, *value.shape[2:]) for name, value in sites.items()}, report
@@ -109,65 +108,13 @@ def _last(draws: int, parts: list[Any]) -> Any:
     return jax.tree.map(lambda *parts: np.concatenate(parts)[-draws:], *parts)
 
 
-class Frozen(NamedTuple):
-    """What does not change while the chain runs.
-
-    Attributes:
-        precision: `[annotator feature feature]`, of the surrogates.
-        linear: `[annotator feature]`, that times their means.
-        marginal: what the surrogates tell of the population.
-        annotators, population: the start.
-        sizes: `[group 1]`, number of annotators.
-    """
-
-    precision: Any
-    linear: Any
-    marginal: Marginal
-    annotators: Annotators
-    population: Population
-    sizes: Any
-
-    @classmethod
-    def of(cls, problem: Problem, q: Annotators, p: Population) -> "Frozen":
-        """Freeze the surrogates that variational EM arrived at."""
-        told = marginal(problem, q, p.log_spread)
-        sizes = by_group(problem, jnp.ones((problem.annotators, 1)))
-        return cls(q.expects.precision, jax.jit(Expected.linear)(q.expects, q.mean), told, q, p, sizes)
-
-    def learnt(self, log_spread: Float[np.ndarray, "draw feature"]) -> "Frozen":
-        """Return the same with proposals of the spreads about where warm-up found them, and at least as wide."""
-        covariance = np.linalg.inv(np.asarray(self.marginal.log_spread, np.float64))
-        wider = np.maximum(log_spread[len(log_spread) // 2 :].std(0) / np.sqrt(np.diag(covariance)), 1)
-        told = np.linalg.inv(covariance * wider[:, None] * wider).astype(np.float32)
-        middle = log_spread[len(log_spread) // 2 :].mean(0)
-        return self._replace(
-            marginal=self.marginal._replace(log_spread=jnp.asarray(told)),
-            population=self.population._replace(log_spread=jnp.asarray(middle)),
-        )
-
-
-class Chain(NamedTuple):
-    """A chain between sweeps.
-
-    Attributes:
-        key: of its random numbers.
-        at: where it is.
-        advantage: `[choice]`, of the weights.
-        value: `[annotator]`, log likelihood.
-    """
-
-    key: Any
-    at: Draw
-    advantage: Any
-    value: Any
-
-
 class Accepted(NamedTuple):
     """Shares of proposals that were accepted."""
 
     weights: Any
     centres: Any
     spread: Any
+    population: Any
     shared: Any
 
 
@@ -180,11 +127,6 @@ def enter(problem: Problem, frozen: Frozen, key: Any) -> Chain:
     at = at._replace(mean=2 * at.mean - p.mean, log_spread=2 * at.log_spread - p.log_spread)
     advantage = problem.judged.advantage(at.weights)
     return Chain(key, at, advantage, value_of(problem, advantage, at.shared))
-
-
-def value_of(problem: Problem, advantage: Any, shared: Any) -> Any:
-    """Return the log likelihood of each annotator's choices."""
-    return problem.judged.total(answer(problem.judged, advantage, shared).log_p)
 
 
 @partial(jax.jit, static_argnums=(3, 4))
@@ -200,25 +142,19 @@ def advance(problem: Problem, frozen: Frozen, chain: Chain, thin: int, length: i
 
 def sweep(problem: Problem, frozen: Frozen, chain: Chain) -> tuple[Chain, Accepted]:
     """Update everything once."""
-    key, *keys = jax.random.split(chain.key, 6)
+    key, *keys = jax.random.split(chain.key, 7)
     chain, root, weights = move_weights(problem, frozen, chain, keys[0])
     chain, shift, centres = move_centres(problem, frozen, chain, root, keys[1])
     chain, spread = move_spread(problem, frozen, chain, after(root, shift), keys[2])
+    # Few judgements: centres and spreads hold each other, and weights hold both.
+    chain, population = jax.lax.cond(
+        frozen.scarce, partial(interweave, problem, frozen), lambda chain, _: (chain, jnp.nan), chain, keys[5]
+    )
     chain = chain._replace(at=draw_population(problem, frozen, chain.at, keys[3]))
     shared = jnp.ones(())
     if problem.free:
         chain, shared = move_shared(problem, chain, keys[4])
-    return chain._replace(key=key), Accepted(weights, centres, spread, shared)
-
-
-def accepts(uniform: Any, log_ratio: Any) -> Any:
-    """Return whether to accept proposals (Metropolis et al. 1953; Hastings 1970); never those that are not numbers."""
-    return jnp.log(uniform) < log_ratio
-
-
-def angle(uniform: Any) -> Any:
-    """Return how far to turn a proposal: half the time a right angle, which is an independent draw, else any angle."""
-    return jnp.where(uniform < 0.5, jnp.pi / 2, 2 * jnp.pi * (uniform - 0.5))
+    return chain._replace(key=key), Accepted(weights, centres, spread, population, shared)
 
 
 def linear(problem: Problem, frozen: Frozen, at: Draw, log_spread: Any) -> Any:
@@ -276,12 +212,6 @@ def move_weights(problem: Problem, frozen: Frozen, chain: Chain, key: Any) -> tu
     place, rates = jax.lax.scan(turn, (*place, exceed(at.weights, chain.value)), (theta, uniform[:2]))
     chain = chain._replace(at=at._replace(weights=centre + place[0]), advantage=base + place[2], value=place[4])
     return chain, after(root, both), rates[0]
-
-
-def above(problem: Problem, at: Draw) -> tuple[Any, Any]:
-    """Return mean and precision, per feature, of the population that `mean` is from."""
-    centre, log_scale = (at.centre, at.log_group_spread) if problem.grouped else (0.0, at.log_centre_scale)
-    return centre, jnp.broadcast_to(jnp.exp(-2 * log_scale), (problem.features,))
 
 
 def move_centres(problem: Problem, frozen: Frozen, chain: Chain, root: Any, key: Any) -> tuple[Chain, Any, Any]:
