@@ -1,6 +1,6 @@
 """Whether a fitted model would have its annotators say what they said: model criticism on the data of the fit."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import jax
@@ -41,7 +41,7 @@ def criticise(
     votes: Feedback,
     phi: Features,
     *,
-    groups: str | None = None,
+    groups: Sequence[str] = (),
     draws: int = 200,
     judgements: int = 2000,
     seed: int = 0,
@@ -66,7 +66,7 @@ def criticise(
         posterior: fitted to `votes`.
         votes: the judgements of the fit.
         phi: features of their items.
-        groups: attribute of annotators whose groups are looked at, besides everyone; none: everyone alone.
+        groups: attributes of annotators whose values make the groups that are looked at, besides everyone.
         draws: at most, evenly thinned.
         judgements: of these at most, sampled at random, importance weights are computed.
         seed: of the sample of judgements.
@@ -76,14 +76,14 @@ def criticise(
 
     Raises:
         InputError: the judgements are not about the posterior's annotators, features, objectives and items; or
-            annotators have no attribute `groups`.
+            annotators have no such attribute.
     """
     judged = Judgements.read(votes, phi)
     check(posterior, judged, people=True)
     labels = {"everyone": np.ones(judged.annotators, bool)}
-    if groups is not None:
-        words = np.array(votes.attribute(groups))
-        labels |= {str(word): words == word for word in np.unique(words)}
+    for group in groups:
+        words = np.array(votes.attribute(group))
+        labels |= {f"{group} = {word}": words == word for word in np.unique(words)}
     names = tuple(str(name) for name in votes.annotators["id"])
     few = thinned(posterior, draws)
     with jax.enable_x64(True):

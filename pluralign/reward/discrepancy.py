@@ -11,10 +11,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.special import gammainc, gammaincc
 
-from pluralign.reward.judgements import FIRST, GRADES, SLATES, TIE, Acts, Block
+from pluralign.reward.judgements import FIRST, GRADES, SINGLE, SLATES, TIE, Acts, Block
 from pluralign.reward.pointwise import log_probability
 from pluralign.reward.response import Response
 
+PASS = 1  # of disagree, pass, agree
 LOSS = "log loss"
 MAJORITY = "says what most others say"
 ALONE = {MAJORITY}
@@ -49,11 +50,16 @@ class Answers:
             said = np.where(best.sum(1) == 1, best.argmax(1), slots)
             marks = np.broadcast_to(np.arange(slots + 1) == 0, (len(block), slots + 1))
             return cls(slots + 1, said, ("first shown is best",), marks[None], every[None])
-        if form == GRADES:
-            outcomes, last = max(levels), np.array(levels)[block.aside] - 1
-            extreme = np.arange(outcomes) == np.stack([0 * last, last])[..., None]
+        if form in SINGLE:
+            last = np.array(levels)[block.aside] - 1
+            outcomes = int(last.max()) + 1
+            grade = np.arange(outcomes)
             most = _majority(np.c_[block.item, block.aside, block.objective], said, block.annotator, outcomes)
-            names, marks, counts = ["lowest or highest grade"], [extreme.any(0)], [last > 1]
+            if form == GRADES:
+                names, counts = ["lowest or highest grade"], [last > 1]
+                marks = [(grade == 0) | (grade == last[:, None])]
+            else:
+                names, counts, marks = ["passes"], [every], [np.tile(grade == PASS, (len(said), 1))]
         else:
             outcomes = 3 if ties else 2
             flip = block.item[:, 0] > block.item[:, 1]
@@ -91,7 +97,9 @@ def _majority(
 def _saying(acts: Acts, outcome: Any) -> tuple[Acts, Any]:
     """Return the acts, had every one of them given this answer, and of which of them it can be given."""
     if acts.form != SLATES:
-        return dataclasses.replace(acts, said=jnp.full_like(acts.said, outcome)), True
+        # Of a comparison the outcome alone is looked at, not how strongly: 0 is a win by any strength.
+        unsaid = jnp.zeros_like(acts.strength)
+        return dataclasses.replace(acts, said=jnp.full_like(acts.said, outcome), strength=unsaid), True
     shown = acts.item >= 0
     chosen = (jnp.arange(acts.item.shape[1]) == outcome) & shown
     return dataclasses.replace(acts, said=jnp.where(chosen, 0, -1)), chosen.any(-1)
@@ -173,11 +181,12 @@ def exceeds(
         variance: its variance.
         third: its third central moment.
     """
-    scale = np.sqrt(np.maximum(variance, 1e-300))
+    certain = variance < 1e-12
+    scale = np.sqrt(np.where(certain, 1, variance))
     z = (observed - mean) / scale
     skew = third / scale**3
     skew = np.where(skew < 0, -1, 1) * np.clip(np.abs(skew), 1e-3, 1e3)  # below, it is a normal in all but name
     shape = 4 / skew**2
     at = np.maximum(shape + np.abs(skew) / skew * z * np.sqrt(shape), 0)
     tail = np.where(skew > 0, gammaincc(shape, at), gammainc(shape, at))
-    return np.where(variance > 1e-12, tail, np.where(np.abs(observed - mean) < 1e-9, 0.5, observed < mean))
+    return np.where(certain, np.where(np.abs(observed - mean) < 1e-9, 0.5, observed < mean), tail)

@@ -11,7 +11,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import lsqr
 
-from pluralign.reward.judgements import GRADES, PAIRS, SLATES, Block, Judgements
+from pluralign.reward.judgements import PAIRS, SINGLE, SLATES, Block, Judgements
 from pluralign.types import Feedback
 
 CHUNK = 100_000  # judgements whose differences of features are held at a time
@@ -97,7 +97,7 @@ class _Span:
         for form, block in judgements.blocks.items():
             rows = np.flatnonzero(block.objective == objective)
             count += len(rows)
-            mean = judgements.phi[block.item[rows, 0]].mean(0) if form == GRADES and len(rows) else np.zeros(d)
+            mean = judgements.phi[block.item[rows, 0]].mean(0) if form in SINGLE and len(rows) else np.zeros(d)
             for start in range(0, len(rows), CHUNK):
                 here = rows[start : start + CHUNK]
                 x = _about(form, block, here, judgements.phi, mean)
@@ -123,7 +123,7 @@ def _about(
     item = block.item[rows]
     if form == PAIRS:
         return phi[item[:, 0]] - phi[item[:, 1]]
-    if form == GRADES:
+    if form in SINGLE:
         return phi[item[:, 0]] - mean
     shown = (item >= 0)[..., None]
     x = np.where(shown, phi[item], 0)
@@ -264,7 +264,7 @@ def _components(judgements: Judgements, objective: int, items: int) -> tuple[Int
         item = block.item[block.objective == objective]
         hub = (
             np.full_like(item[:, :1], items)
-            if form == GRADES
+            if form in SINGLE
             else np.take_along_axis(item, (item >= 0).argmax(1)[:, None], 1)
         )
         filled = item >= 0

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 from arviz_stats.base.array import array_stats
 from jaxtyping import Bool, Float, Int
+from scipy.special import logsumexp
 from scipy.stats import chi2
 
 from pluralign.reward.prediction import clustered
@@ -29,18 +30,27 @@ def weigh(log_p: Float[np.ndarray, "draw some"]) -> tuple[Float[np.ndarray, "dra
 
         weight[draw] ∝ 1 / P(judgement | draw),  smoothed
 
-    By Pareto-smoothed importance sampling (Vehtari, Gelman and Gabry 2017, section 2.1). Weights that are all alike
-    need no smoothing: k is then minus infinity.
+    By Pareto-smoothed importance sampling (Vehtari, Gelman and Gabry 2017, section 2.1). Where the largest weights are
+    all alike there is no tail to smooth: k is then minus infinity.
 
     Args:
         log_p: log probability of each judgement in each draw.
     """
+    found = [_smoothed(row) for row in log_p.T]
+    return np.stack([weight for weight, _ in found], 1), np.array([k for _, k in found])
+
+
+def _smoothed(log_p: Float[np.ndarray, " draw"]) -> tuple[Float[np.ndarray, " draw"], float]:
+    plain = -log_p - logsumexp(-log_p)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tails without spread, which are told by k
-        log_weight, k = array_stats.psislw(log_p.T, axis=-1)
-    alike = np.ptp(log_p, axis=0) < 1e-9
-    log_weight = np.where(alike[:, None], -np.log(len(log_p)), log_weight)
-    return log_weight.T, np.where(alike, -np.inf, np.nan_to_num(k, nan=np.inf))
+        warnings.simplefilter("ignore")  # of a tail that is too heavy: k says so
+        try:
+            log_weight, k = array_stats.psislw(log_p)
+        except ValueError:  # all of the tail is the same
+            return plain, -np.inf
+    if not np.isfinite(log_weight).all():
+        return plain, np.inf
+    return log_weight, float(np.nan_to_num(k, nan=np.inf))
 
 
 def leave_one_out(

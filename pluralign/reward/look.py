@@ -1,7 +1,7 @@
 """What thinned draws of a posterior say of every judgement: what criticism of its model is made of."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -47,16 +47,9 @@ class Seen:
 
 
 def thinned(posterior: RewardPosterior, draws: int) -> RewardPosterior:
-    """Return the posterior with at most so many draws, evenly spaced."""
+    """Return at most so many draws, evenly spaced."""
     total = len(posterior.weights)
-    at = np.linspace(0, total - 1, min(draws, total)).round().astype(int)
-    return replace(
-        posterior,
-        weights=posterior.weights[at],
-        rater={name: value[at] for name, value in posterior.rater.items()},
-        common={name: value[at] for name, value in posterior.common.items()},
-        quality=None if posterior.quality is None else posterior.quality[at],
-    )
+    return posterior.at(np.linspace(0, total - 1, min(draws, total)).round().astype(int))
 
 
 def look(posterior: RewardPosterior, judged: Judgements, judgements: int, rng: np.random.Generator) -> Iterator[Seen]:
