@@ -446,7 +446,7 @@ class RewardPosterior:
         quality: what each judged item is worth beyond its features, in logits; None if the model has no item effects.
         common: per draw, parameters that all annotators share, and those of the population.
         own: per draw and voter, what is known of it besides weights: `tradeoff` (how much each of the other objectives
-            counts in the overall one).
+            counts in the overall one), `place` (along the factors of items, `common["item_factor"]`).
         covariates: names of the columns that regress the population's mean, `common["effect"]`.
         model: the population with its settings, as plain values.
     """
@@ -473,6 +473,27 @@ class RewardPosterior:
         _check(len(self.mass) == self.weights.shape[1] == len(self.voters), "mass, voters and weights disagree.")
         _check(len(self.features) == self.weights.shape[3], "feature names and weights disagree.")
         _check(len(self.objectives) == self.weights.shape[2], "objectives and weights disagree.")
+
+    def at(self, draws: Int[Array, " draw"]) -> "RewardPosterior":
+        """Return the posterior of these draws alone."""
+        chosen = {name: {n: v[draws] for n, v in getattr(self, name).items()} for name in ("rater", "common", "own")}
+        quality = None if self.quality is None else self.quality[draws]
+        return replace(self, weights=self.weights[draws], quality=quality, **chosen)
+
+    def beyond(self, items: Int[Array, "..."], objective: int = 0) -> Float[Array, "draw voter ..."]:
+        """Return what items are worth beyond their features to each voter, in logits; 0 without item effects.
+
+        Args:
+            items: their indices.
+            objective: index of what is asked.
+        """
+        if self.quality is None:
+            return np.zeros((len(self.weights), 1, *np.shape(items)))
+        worth = self.quality[:, items, objective].astype(np.float64)[:, None]
+        if "item_factor" in self.common:
+            factor = self.common["item_factor"][:, items, objective].astype(np.float64)
+            worth = worth + np.einsum("s...k,svk->sv...", factor, self.own["place"].astype(np.float64))
+        return worth
 
     def save(self, path: str | Path) -> Path:
         """Write the posterior with its diagnostics to a folder, atomically."""

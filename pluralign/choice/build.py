@@ -80,8 +80,8 @@ def utilities(
     if items:
         if posterior.quality is None:
             raise InputError("items is True, but the posterior has no item effects; fit with `items=ItemEffects()`.")
-        quality = np.where(item >= 0, (posterior.quality[keep].astype(np.float64) @ share)[:, item], 0)
-        value = np.einsum("svf,xyf->svxy", weights, padded, optimize=True) + quality[:, None]
+        beyond = sum(posterior.at(keep).beyond(np.maximum(item, 0), o) * s for o, s in enumerate(share))
+        value = np.einsum("svf,xyf->svxy", weights, padded, optimize=True) + np.where(item >= 0, beyond, 0)
     raw = Utilities(
         value=value,
         mass=posterior.mass,

@@ -198,7 +198,9 @@ def _said(
             noise["lapse_logit"] = scipy.special.logit(noise["lapse"])
         shares = np.eye(layout.annotators) if voters.membership is None else voters.membership
         person = {"weights": np.einsum("av,svof->saof", shares, voters.weights), "noise": noise}
-        people.append(person | ({"quality": one["quality"]} if "quality" in one else {}))
+        known = {"quality": "quality", "factor": "item_factor", "place": "place"}
+        items = {name: one[site] for name, site in known.items() if site in one}
+        people.append(person | ({"items": items} if items else {}))
     people = jax.tree.map(lambda *values: np.concatenate(values).astype(np.float32), *people)
     said = {}
     for form, acts in layout.acts.items():
@@ -206,8 +208,8 @@ def _said(
 
         def log_p(person: Any, outcome: Any, strength: Any, acts: Acts = acts) -> Any:
             utility = acts.utility(person["weights"])
-            if "quality" in person:
-                utility = utility + advantage(acts, person["quality"])
+            if "items" in person:
+                utility = utility + advantage(acts, person["items"])
             said = jnp.broadcast_to(outcome, acts.said.shape)
             put = replace(acts, said=said, strength=jnp.broadcast_to(strength, acts.strength.shape))
             return response.log_probability(put, utility, person["noise"], layout.levels)

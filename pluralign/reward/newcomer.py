@@ -34,7 +34,7 @@ def newcomer(posterior: RewardPosterior, *, people: int = 1, seed: int = 0) -> R
     """
     population = _population(posterior)
     draws = len(posterior.weights) * people
-    repeated = _select(posterior, np.repeat(np.arange(len(posterior.weights)), people))
+    repeated = posterior.at(np.repeat(np.arange(len(posterior.weights)), people))
     z = np.random.default_rng(seed).standard_normal((draws, 1, _latents(population, posterior)))
     with jax.enable_x64(False):
         return _posterior(repeated, population, z, ("newcomer",), np.ones(1))
@@ -77,27 +77,22 @@ def adapt(
         raise InputError(f"draws is {draws} and steps {steps}; both must be at least 1.")
     judgements = Judgements.read(votes, phi)
     check(posterior, judgements)
-    thinned = _select(posterior, np.linspace(0, len(posterior.weights) - 1, draws).round().astype(int))
+    thinned = posterior.at(np.linspace(0, len(posterior.weights) - 1, draws).round().astype(int))
     shape = (draws, judgements.annotators, _latents(population, posterior))
     start = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
     with jax.enable_x64(False):
         acts = [_padded(Acts.of(form, judgements, 1.0)) for form in judgements.blocks]
         levels = tuple(len(scale.labels) for scale in judgements.scales)
         keys = jax.random.split(jax.random.key(seed), draws)
-        z = _chains(population, levels, steps, keys, start, thinned.common, thinned.quality, acts)
+        z = _chains(population, levels, steps, keys, start, _known(thinned), acts)
         weight = np.asarray(votes.annotators["weight"], np.float64)
         names = tuple(str(name) for name in votes.annotators["id"])
         return _posterior(thinned, population, np.asarray(z), names, weight / weight.sum())
 
 
-def _select(posterior: RewardPosterior, draws: np.ndarray) -> RewardPosterior:
-    return replace(
-        posterior,
-        weights=posterior.weights[draws],
-        rater={name: value[draws] for name, value in posterior.rater.items()},
-        common={name: value[draws] for name, value in posterior.common.items()},
-        quality=None if posterior.quality is None else posterior.quality[draws],
-    )
+def _known(posterior: RewardPosterior) -> dict[str, Any]:
+    """Return what the posterior knows of the population and of items, `[draw ...]`."""
+    return posterior.common | ({} if posterior.quality is None else {"quality": posterior.quality})
 
 
 def _padded(acts: Acts) -> Acts:
@@ -121,21 +116,20 @@ def _chains(
     steps: int,
     keys: Any,
     start: Any,
-    common: dict[str, Any],
-    quality: Any,
+    known: dict[str, Any],
     blocks: list[Acts],
 ) -> Any:
     """Return where elliptical slice sampling ends, `[draw annotator latent]`."""
 
-    def chain(key: Any, z: Any, common: dict[str, Any], quality: Any) -> Any:
+    def chain(key: Any, z: Any, known: dict[str, Any]) -> Any:
         def density(z: Any) -> Any:
             """Log likelihood of what each annotator said."""
-            weights, noise = _people(population, common, z)
+            weights, noise, items = _people(population, known, z)
             total = jnp.zeros(len(z))
             for acts in blocks:
-                utility = acts.utility(weights / common["unit"])
-                if quality is not None:
-                    utility = utility + advantage(acts, quality)
+                utility = acts.utility(weights / known["unit"])
+                if items:
+                    utility = utility + advantage(acts, items)
                 total += acts.total(population.response.log_probability(acts, utility, noise, levels))
             return total
 
@@ -169,15 +163,22 @@ def _chains(
 
         return jax.lax.scan(step, (z, density(z)), jax.random.split(key, steps))[0][0]
 
-    return jax.vmap(chain, (0, 0, 0, None if quality is None else 0))(keys, start, common, quality)
+    return jax.vmap(chain)(keys, start, known)
 
 
-def _people(population: AbstractPopulation, common: dict[str, Any], z: Any) -> tuple[Any, dict[str, Any]]:
-    """Return weights `[annotator objective feature]` and noise of the people at `z [annotator latent]`, in one draw."""
+def _people(
+    population: AbstractPopulation, known: dict[str, Any], z: Any
+) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """Return weights `[annotator objective feature]`, noise, and items as seen by the people at `z [annotator latent]`."""
+    factors = population.items.factors if population.items else 0
+    place, z = z[:, :factors], z[:, factors:]
     own = z.shape[1] - population.response.latents()
-    weights = jax.vmap(partial(population.person, common))(z[:, :own])
-    noise = jax.vmap(partial(population.response.person, common))(z[:, own:])
-    return weights, noise | {name: common[name] for name in SHARED if name in common}
+    weights = jax.vmap(partial(population.person, known))(z[:, :own])
+    noise = jax.vmap(partial(population.response.person, known))(z[:, own:])
+    items = {"quality": known["quality"]} if "quality" in known else {}
+    if factors:
+        items |= {"factor": known["item_factor"], "place": place}
+    return weights, noise | {name: known[name] for name in SHARED if name in known}, items
 
 
 def _population(posterior: RewardPosterior) -> AbstractPopulation:
@@ -187,20 +188,21 @@ def _population(posterior: RewardPosterior) -> AbstractPopulation:
 
 
 def _latents(population: AbstractPopulation, posterior: RewardPosterior) -> int:
-    return population.latents(*posterior.weights.shape[2:]) + population.response.latents()
+    factors = population.items.factors if population.items else 0
+    return factors + population.latents(*posterior.weights.shape[2:]) + population.response.latents()
 
 
 def _posterior(
     like: RewardPosterior, population: AbstractPopulation, z: np.ndarray, names: tuple[str, ...], mass: np.ndarray
 ) -> RewardPosterior:
     """Return the people at `z [draw annotator latent]` as the voters of a posterior."""
-    weights, noise = jax.jit(jax.vmap(partial(_people, population)))(like.common, z.astype(np.float32))
+    weights, noise, items = jax.jit(jax.vmap(partial(_people, population)))(_known(like), z.astype(np.float32))
     return replace(
         like,
         weights=np.asarray(weights) / like.common["unit"][:, None, None, None],
         mass=mass,
         voters=names,
         membership=None,
-        own={},
+        own={"place": np.asarray(items["place"])} if "place" in items else {},
         rater={name: np.asarray(noise[name]) for name in RATER if name in noise},
     )

@@ -36,8 +36,12 @@ def parameters(posterior: RewardPosterior) -> dict[str, Any]:
     if "lapse" in noise:
         noise["lapse_logit"] = scipy.special.logit(noise["lapse"].astype(np.float64))
     noise |= {name: posterior.common[name] for name in SHARED if name in posterior.common}
-    quality = {} if posterior.quality is None else {"quality": posterior.quality}
-    return {"weights": posterior.weights, "noise": noise} | quality
+    draws = {"weights": posterior.weights, "noise": noise}
+    if posterior.quality is not None:
+        draws["items"] = {"quality": posterior.quality}
+        if "item_factor" in posterior.common:
+            draws["items"] |= {"factor": posterior.common["item_factor"], "place": posterior.own["place"]}
+    return draws
 
 
 def in_blocks(
@@ -77,8 +81,8 @@ def log_probability(
         """Return that of one draw."""
         weights = draw["weights"]
         utility = acts.utility(weights)[None] if personal else acts.shared(weights)
-        if "quality" in draw:
-            utility = utility + advantage(acts, draw["quality"])
+        if "items" in draw:
+            utility = utility + advantage(acts, draw["items"])
         return response.log_probability(acts, utility, draw["noise"], levels)
 
     return jax.vmap(one)(draws)

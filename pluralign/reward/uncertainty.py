@@ -64,9 +64,8 @@ def decompose(
     for start in range(0, len(x), size):
         here = slice(start, start + size)
         eta = weights @ x[here].T
-        if posterior.quality is not None:
-            quality = posterior.quality[:, :, objective].astype(np.float64)
-            eta += (quality[:, pairs[here, 0]] - quality[:, pairs[here, 1]])[:, None]
+        beyond = posterior.beyond(pairs[here], objective)
+        eta = eta + beyond[..., 0] - beyond[..., 1]
         with jax.enable_x64(True):
             p = np.exp(np.asarray(comparison.log_probability(FIRST, eta, {})))
         mean = np.einsum("svp,v->sp", p, posterior.mass)
@@ -106,9 +105,9 @@ def hidden_context(posterior: RewardPosterior, phi: Features, *, objective: int 
     for s, weights in enumerate(posterior.weights[:, :, objective].astype(np.float64)):
         u = weights @ x.T
         if posterior.quality is not None:
-            own = posterior.quality[s, :, objective].astype(np.float64)
-            own = own - (np.bincount(prompt, own) / size)[prompt]
-            u += own[several]
+            own = posterior.at(np.array([s])).beyond(np.arange(len(prompt)), objective)[0]
+            own = own - (np.stack([np.bincount(prompt, row) for row in own]) / size)[:, prompt]
+            u = u + own[:, several]
         mu = posterior.mass @ u
         between, within = (mu**2).mean(), (posterior.mass @ u**2 - mu**2).mean()
         r2.append(between / (between + within))

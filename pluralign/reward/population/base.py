@@ -22,7 +22,7 @@ from pluralign.reward.response import RATER, GradedComparison, Noise, Response
 from pluralign.reward.scatter import scattered
 from pluralign.types import Features, Feedback, FitReport, RewardPosterior
 
-OWN = {"weights", "membership", "quality", "log_temperature", "log_threshold", "tradeoff", *RATER}
+OWN = {"weights", "membership", "quality", "log_temperature", "log_threshold", "tradeoff", "place", *RATER}
 """Sites with an entry per annotator or item; all others are `RewardPosterior.common`."""
 
 Law = Literal["normal", "laplace"]
@@ -114,9 +114,14 @@ class AbstractPopulation(ABC):
             overall = judgements.objectives.index(self.overall)
         return Layout.of(judgements, self.groups(votes), Design.of(votes, self.covariates), overall)
 
-    def canonical(self, sites: Draws) -> Draws:
-        """Return draws `[chain draw ...]` with names that mean the same in all; here they do already."""
+    def named(self, sites: Draws) -> Draws:
+        """Return draws `[chain draw ...]` of the population with names that mean the same in all; here they do."""
         return sites
+
+    def canonical(self, sites: Draws) -> Draws:
+        """Return draws `[chain draw ...]` with names that mean the same in all."""
+        sites = self.named(sites)
+        return sites if self.items is None else self.items.canonical(sites)
 
     def fit(
         self, votes: Feedback, phi: Features, *, inference: AbstractInference | None = None, seed: int = 0
@@ -197,8 +202,8 @@ class AbstractPopulation(ABC):
         """
         if self.items is None:
             return self.response.log_likelihood(layout, taste)
-        quality = self.items.sample(layout)
-        return self.response.log_likelihood(layout, lambda acts: taste(acts) + advantage(acts, quality))
+        items = self.items.sample(layout)
+        return self.response.log_likelihood(layout, lambda acts: taste(acts) + advantage(acts, items))
 
 
 def _notes(votes: Feedback, judgements: Judgements, response: Response) -> list[str]:
@@ -251,7 +256,7 @@ def feature_plate(layout: Layout) -> Any:
 
 def annotators(sites: Draws, votes: Feedback) -> Voters:
     """Return the annotators as voters, in order, with the mass that their weights give them."""
-    own = {name: sites[name] for name in ("tradeoff",) if name in sites}
+    own = {name: sites[name] for name in ("tradeoff", "place") if name in sites}
     return Voters(sites["weights"], mass_of(votes), tuple(str(a) for a in votes.annotators["id"]), None, own)
 
 
@@ -267,6 +272,15 @@ def check_scale(scale: float) -> None:
     """Raise unless a prior scale is positive."""
     if not scale > 0:
         raise InputError(f"scale is {scale}; a prior scale in logits is positive.")
+
+
+def check_no_factors(items: ItemEffects | None) -> None:
+    """Raise if items have factors, where annotators have no place of their own."""
+    if items is not None and items.factors:
+        raise InputError(
+            f"items have {items.factors} factors, which are tastes of annotators; use Hierarchical or LowRank, whose "
+            "voters are the annotators, or `factors=0`."
+        )
 
 
 def check_count(name: str, value: int, least: int) -> None:

@@ -25,6 +25,7 @@ from pluralign.reward.population.base import (
 )
 from pluralign.reward.response import Noise, Response
 from pluralign.reward.scatter import scattered
+from pluralign.reward.turn import turned
 from pluralign.types import Feedback
 
 
@@ -83,16 +84,12 @@ class LowRank(AbstractPopulation):
         """Return the weights at the place `z`."""
         return common["centre"] + jnp.einsum("b,bof->of", z, common["direction"])
 
-    def canonical(self, sites: Draws) -> Draws:
+    def named(self, sites: Draws) -> Draws:
         """Return draws whose directions are turned towards their mean."""
         direction = sites["direction"]
         flat = direction.reshape(-1, self.directions, int(np.prod(direction.shape[3:]))).astype(np.float64)
-        turned = flat
-        for step in range(5):
-            toward = turned.mean(0) if step else flat[-1]
-            left, _, right = np.linalg.svd(np.einsum("bf,scf->sbc", toward, flat))
-            turned = np.einsum("sbc,scf->sbf", left @ right, flat)
-        return sites | {"direction": turned.reshape(direction.shape).astype(direction.dtype)}
+        found = np.einsum("sbc,scf->sbf", turned(flat), flat)
+        return sites | {"direction": found.reshape(direction.shape).astype(direction.dtype)}
 
     def voters(self, sites: Draws, votes: Feedback) -> Voters:
         """Return the annotators, in order."""

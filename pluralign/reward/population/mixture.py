@@ -22,6 +22,7 @@ from pluralign.reward.population.base import (
     Voters,
     category,
     check_count,
+    check_no_factors,
     check_scale,
     feature_plate,
     mass_of,
@@ -71,6 +72,7 @@ class Mixture(AbstractPopulation):
     def __post_init__(self):
         check_scale(self.scale)
         check_count("components", self.components, 1)
+        check_no_factors(self.items)
         if not self.concentration > 0:
             raise InputError(f"concentration is {self.concentration}; it must be positive.")
 
@@ -107,7 +109,7 @@ class Mixture(AbstractPopulation):
         """Return the weights of a kind drawn by its mass."""
         return common["kind_weights"][category(common["mass"], z[0])]
 
-    def canonical(self, sites: Draws) -> Draws:
+    def named(self, sites: Draws) -> Draws:
         """Return draws whose components are in one order."""
         lead = sites["mass"].shape[:2]
         labelled = ("mass", "membership", "kind_weights")

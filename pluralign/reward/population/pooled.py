@@ -15,6 +15,7 @@ from pluralign.reward.population.base import (
     AbstractPopulation,
     Law,
     Voters,
+    check_no_factors,
     check_scale,
     sample_centre,
 )
@@ -47,6 +48,7 @@ class Pooled(AbstractPopulation):
 
     def __post_init__(self):
         check_scale(self.scale)
+        check_no_factors(self.items)
 
     def model(self, layout: Layout) -> None:
         """Write the numpyro model."""

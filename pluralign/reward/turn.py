@@ -1,0 +1,20 @@
+"""Directions that are known up to a rotation, made the same in all draws."""
+
+import numpy as np
+from jaxtyping import Float
+
+
+def turned(direction: Float[np.ndarray, "draw b f"]) -> Float[np.ndarray, "draw b b"]:
+    """Return the rotation of every draw that brings its directions as near as possible to the mean of all.
+
+    Orthogonal Procrustes (Schoenemann 1966), the mean found in turn, starting at the last draw.
+
+    Args:
+        direction: `b` vectors per draw.
+    """
+    toward, turn = direction[-1], np.zeros(0)
+    for _ in range(5):
+        left, _, right = np.linalg.svd(np.einsum("bf,scf->sbc", toward, direction))
+        turn = left @ right
+        toward = np.einsum("sbc,scf->bf", turn, direction) / len(direction)
+    return turn
