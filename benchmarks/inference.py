@@ -2,7 +2,8 @@
 
     python benchmarks/inference.py                     # 200 annotators x 16 features x 40,000 comparisons
     python benchmarks/inference.py --small             # a quick look
-    python benchmarks/inference.py --cost              # variational EM and Gibbs against size
+    python benchmarks/inference.py --cost              # variational EM and Gibbs against size, slopes on log-log scales
+    python benchmarks/inference.py --mixing            # Gibbs at 5, 20 and 200 judgements of each annotator
     python benchmarks/inference.py --only em gibbs --annotators 10000 --features 32 --judgements 1000000 --draws 100
     python benchmarks/inference.py --pymc PYTHON       # PYTHON: an interpreter that has pymc and nutpie
 
@@ -60,7 +61,7 @@ def simulate(annotators: int, features: int, judgements: int, seed: int = 0) -> 
     eta = ((phi[item[:, 0]] - phi[item[:, 1]]) * weights[who]).sum(1)
     said = (rng.random(judgements) > 1 / (1 + np.exp(-eta))).astype(np.int32)
     none = np.zeros(judgements, np.int32)
-    block = Block(item, said, who, none, none + 1, np.arange(judgements))
+    block = Block(item, said, who, none, none + 1, none, np.arange(judgements))
     names = tuple(f"f{i}" for i in range(features))
     read = Judgements(phi, names, {PAIRS: block}, annotators, ("overall",), (), 0)
     return Target(reward.Hierarchical(response=reward.PLAIN), Layout.of(read, np.zeros(annotators, np.int32)))
@@ -130,25 +131,50 @@ def compare(options: argparse.Namespace) -> None:
     if not options.pymc:
         print("PyMC + nutpie: not run; --pymc names an interpreter that has them.")
     else:
-        row("PyMC + nutpie, centred", *pymc(options.pymc, model, options.nuts_draws), 2)
+        row("PyMC + nutpie, centred", *pymc(options.pymc, model, options.pymc_draws), 2)
 
 
 def cost() -> None:
     print(f"{'annotators':>10} {'features':>8} {'judgements':>10}  {'EM, s':>7} {'ms a sweep':>10}  load")
-    sizes = [(200, 16, 10_000), (200, 16, 40_000), (200, 16, 160_000), (800, 16, 40_000), (3200, 16, 40_000)]
-    for size in [*sizes, (200, 8, 40_000), (200, 32, 40_000)]:
-        model = simulate(*size)
-        times = []
-        for inference in (VariationalEM(draws=1), Gibbs(draws=50, warmup=50), Gibbs(draws=50, warmup=50, thin=5)):
-            for last in (False, True):  # the second time it is compiled
-                begin = time.perf_counter()
-                inference.infer(model, 0)
-                if last:
-                    times.append(time.perf_counter() - begin)
-        # Two chains of 60 x 5 sweeps against two of 100.
-        sweep = (times[2] - times[1]) / (2 * (300 - 100)) * 1e3
+    base = (200, 16, 80_000)  # all with so many judgements each that Gibbs takes the same steps
+    against = {
+        "judgements": [(200, 16, 40_000), base, (200, 16, 160_000), (200, 16, 320_000)],
+        "annotators": [(50, 16, 80_000), (100, 16, 80_000), base, (400, 16, 80_000)],
+        "features": [(200, 8, 80_000), base, (200, 32, 80_000)],
+    }
+    found: dict[tuple[int, int, int], tuple[float, float]] = {}
+    for name, sizes in against.items():
+        for size in sizes:
+            if size in found:
+                continue
+            model = simulate(*size)
+            times = []
+            for inference in (VariationalEM(draws=1), Gibbs(draws=20, warmup=20), Gibbs(draws=20, warmup=20, thin=6)):
+                best = np.inf
+                for _ in range(2 + (not times)):  # the first time it is compiled
+                    begin = time.perf_counter()
+                    inference.infer(model, 0)
+                    best = min(best, time.perf_counter() - begin)
+                times.append(best)
+            # Two chains of (20 + 4) x 6 sweeps, the warm-up being rounded up, against two of 40.
+            found[size] = times[0], (times[2] - times[1]) / (2 * (24 * 6 - 40)) * 1e3
+            line = f"{size[0]:10,} {size[1]:8} {size[2]:10,}  {found[size][0]:7.2f} {found[size][1]:10.2f}"
+            print(f"{line}  {os.getloadavg()[0]:.1f}", flush=True)
+        axis = {"annotators": 0, "features": 1, "judgements": 2}[name]
+        times = np.log([found[size] for size in sizes])
+        slopes = np.polyfit(np.log([size[axis] for size in sizes]), times, 1)[0]
+        print(f"slopes against {name}: EM {slopes[0]:.2f}, Gibbs {slopes[1]:.2f}", flush=True)
+
+
+def mixing() -> None:
+    for annotators, features, judgements in ((300, 4, 1500), (300, 4, 6000), (300, 4, 60_000), (400, 16, 8000)):
+        model = simulate(annotators, features, judgements)
+        begin = time.process_time()
+        report = Gibbs(draws=1000).infer(model, 1)[1]
+        ess = ", ".join(f"{name} {value:.0f}" for name, value in report.ess_bulk.items())
         print(
-            f"{size[0]:10,} {size[1]:8} {size[2]:10,}  {times[0]:7.2f} {sweep:10.2f}  {os.getloadavg()[0]:.1f}",
+            f"{annotators} x {features} x {judgements:,}, {judgements // annotators} each: ESS {ess}; "
+            f"R-hat {max(report.rhat.values()):.3f}; {time.process_time() - begin:.0f} CPU s. {report.notes[0]}",
             flush=True,
         )
 
@@ -160,6 +186,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=["em", "gibbs", "nuts", "svi"], default=["em", "gibbs", "nuts"])
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--cost", action="store_true")
+    parser.add_argument("--mixing", action="store_true")
     parser.add_argument("--pymc")
     options = parser.parse_args()
     if options.small:
@@ -167,6 +194,8 @@ def main() -> None:
     print(f"{os.cpu_count()} cores, {sys.version.split()[0]}, load {os.getloadavg()[0]:.1f}")
     if options.cost:
         cost()
+    elif options.mixing:
+        mixing()
     else:
         compare(options)
 
@@ -181,6 +210,7 @@ class Size:
     draws: int = 1000
     thin: int = 1
     nuts_draws: int = 300
+    pymc_draws: int = 300
     repeat: int = 1
 
 
