@@ -22,13 +22,13 @@ from pluralign.features import Concatenate, Encoder, Items, Lexicon, RandomFouri
 from pluralign.feedback import ByAnnotator, ByJudgement, ByPrompt, ByTime, Community, Population, Several, holdout
 from pluralign.feedback.several import Part
 from pluralign.policy import DPO
-from pluralign.reward import NUTS, SVI, Gibbs, Hierarchical, VariationalEM
+from pluralign.reward import NUTS, SVI, Gibbs, Hierarchical, Laplace, VariationalEM
 from pluralign.reward import Population as Model
 from pluralign.types import Choices, Feedback, Grades
 
 Source = Annotated[Part | Several | Community, Field(discriminator="kind")]
 FeatureMap = Annotated[Encoder | Lexicon | Items | Scorers | RandomFourier | Concatenate, Field(discriminator="kind")]
-Inference = Annotated[NUTS | SVI | Gibbs | VariationalEM, Field(discriminator="kind")]
+Inference = Annotated[NUTS | SVI | Gibbs | VariationalEM | Laplace, Field(discriminator="kind")]
 Split = Annotated[ByJudgement | ByAnnotator | ByPrompt | ByTime, Field(discriminator="kind")]
 Scale = Annotated[NoScale | StdScale | RangeScale | GapScale, Field(discriminator="kind")]
 Rule = Annotated[Utilitarian | Nash | Maximin, Field(discriminator="kind")]

@@ -6,6 +6,7 @@ from pluralign.reward.em import VariationalEM
 from pluralign.reward.gibbs import Gibbs
 from pluralign.reward.inference import NUTS, SVI, AbstractInference
 from pluralign.reward.items import ItemEffects
+from pluralign.reward.laplace import Laplace
 from pluralign.reward.newcomer import adapt, newcomer
 from pluralign.reward.population import AbstractPopulation, Hierarchical, LowRank, Mixture, Pooled, Population, Voters
 from pluralign.reward.prediction import constant, log_likelihood, log_predictive, predict, score
@@ -38,6 +39,7 @@ __all__ = [
     "GradedComparison",
     "Hierarchical",
     "ItemEffects",
+    "Laplace",
     "LowRank",
     "Mixture",
     "OrderedLogit",
