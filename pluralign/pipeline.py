@@ -37,6 +37,7 @@ from pluralign.types import (
 )
 
 T = TypeVar("T")
+MOST_GROUPS = 12  # values of an attribute whose groups are looked at
 BOOTSTRAP = 400  # resamples of prompts behind an interval
 
 
@@ -92,9 +93,7 @@ def run(experiment: Experiment, out: str | Path, console: Console | None = None)
     key = artifacts.digest(key, e.reward, e.inference, e.holdout, e.seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # said below, also where the fit is an earlier one
-        posterior = stages.run(
-            "posterior", RewardPosterior, key, lambda: e.reward.fit(train, phi, inference=e.inference, seed=e.seed)
-        )
+        posterior = stages.run("posterior", RewardPosterior, key, lambda: _posterior(e, train, phi))
     for caveat in posterior.fit.caveats:
         console.print(f"[yellow]![/yellow] {caveat}", highlight=False)
     scores = stages.run("scores", Evaluation, key, lambda: _scores(e, posterior, train, test, phi))
@@ -166,6 +165,14 @@ def _split_prompts(votes: Feedback, share: float, seed: int) -> tuple[list[int],
     order = np.random.default_rng(seed).permutation(n)
     held = sorted(int(p) for p in order[: round(share * n)])
     return sorted(set(range(n)) - set(held)), held or list(range(n))
+
+
+def _posterior(e: Experiment, train: Feedback, phi: Features) -> RewardPosterior:
+    """Return the fit, and what is to be said against its model, of every attribute with a few values."""
+    posterior = e.reward.fit(train, phi, inference=e.inference, seed=e.seed)
+    names = [name for name in train.annotators.column_names if name not in ("id", "weight")]
+    groups = [name for name in names if 2 <= len(set(train.attribute(name))) <= MOST_GROUPS]
+    return reward.criticise(posterior, train, phi, groups=groups, seed=e.seed)
 
 
 def _scores(e: Experiment, posterior: RewardPosterior, train: Feedback, test: Feedback, phi: Features) -> Evaluation:

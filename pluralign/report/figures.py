@@ -147,6 +147,31 @@ def scores(rows: list[Row], salt: str) -> str:
     return draw(0.65 + 0.3 * len(rows), paint, salt)
 
 
+def calibration(curves: list[Row], salt: str) -> str:
+    """Share of wins of the first beside the predicted probability; grey bars: nine tenths of what chance makes."""
+    colour = dict(zip((curve["of"] for curve in curves), ("#8a8a8a", PALETTE[0]), strict=False))
+    last = curves[-1]
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        p, count = np.array(last["predicted"]), np.array(last["count"])
+        chance = 1.6449 * np.sqrt(p * (1 - p) / count)
+        axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1)
+        axes.vlines(p, np.maximum(p - chance, 0), np.minimum(p + chance, 1), color="#dddddd", linewidth=7)
+        for curve in curves:
+            shade, size = colour[curve["of"]], 10 + 90 * np.array(curve["count"]) / max(curve["count"])
+            axes.plot(curve["predicted"], curve["observed"], color=shade, linewidth=1, alpha=0.6)
+            axes.scatter(curve["predicted"], curve["observed"], s=size, color=shade, linewidths=0, zorder=3)
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1)
+        axes.set_xlabel("predicted probability that the first wins (dots: area by number of judgements)")
+        axes.set_ylabel("share that it won")
+        told = {f"{c['of']}: error {c['error']:.3f}, by chance {c['by_chance']:.3f}": colour[c["of"]] for c in curves}
+        _legend(figure, told, most=60)
+
+    return draw(3.6, paint, salt)
+
+
 def forest(table: Row, objective: str, salt: str) -> str:
     """Posterior weight of each shown feature in each group."""
     groups, features = table["groups"], table["shown"]
@@ -235,10 +260,10 @@ def _diamond(axes: Axes, value: float | None, y: float, size: float = 26) -> Non
         axes.scatter([value], [y], marker="D", s=size, facecolors="white", edgecolors=INK, linewidths=1.2, zorder=5)
 
 
-def _legend(figure: Figure, colour: dict[str, str]) -> None:
+def _legend(figure: Figure, colour: dict[str, str], most: int = 24) -> None:
     """Write the names in their colours above the figure."""
     handles = [Line2D([], [], color=c, marker="o", linewidth=1.8, markersize=5) for c in colour.values()]
-    names = [_short(name) for name in colour]
+    names = [_short(name, most) for name in colour]
     figure.legend(
         handles,
         names,

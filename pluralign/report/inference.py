@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 
 from pluralign.artifacts import plain
 from pluralign.report.groups import Groups, estimate, group
-from pluralign.types import Evaluation, Feedback, RewardPosterior
+from pluralign.types import Evaluation, Feedback, LeaveOneOut, RewardPosterior
 
 FEATURES = 12  # shown on the page; the rest is in the JSON
 MEANING = {
@@ -29,13 +29,21 @@ def fit(posterior: RewardPosterior) -> dict[str, Any]:
     rows = [{"site": site} | {name: column.get(site) for name, column in columns.items()} for site in sites]
     known = {name: [row[name] for row in rows if row[name] is not None] for name in columns}
     draws, voters, objectives, features = posterior.weights.shape
+    checks, loo = report.pop("checks"), posterior.fit.loo
     return report | {
+        "checks": {kind: [check for check in checks if check["of"] == kind] for kind in ("group", "annotator")},
+        "left_out": None if loo is None else _left_out(loo),
         "converged": posterior.fit.converged,
         "sites": rows,
         "worst_rhat": max(known["rhat"], default=None),
         "smallest_ess": min(known["ess_bulk"] + known["ess_tail"], default=None),
         "shape": {"draws": draws, "voters": voters, "objectives": objectives, "features": features},
     }
+
+
+def _left_out(loo: LeaveOneOut) -> dict[str, float]:
+    """Return the log loss per judgement of predictions from all the others, as held-out scores are given."""
+    return {"log_loss": -loo.elpd / loo.judgements, "stderr": loo.stderr / loo.judgements}
 
 
 def scores(evaluation: Evaluation) -> list[dict[str, Any]]:
@@ -122,6 +130,7 @@ def reliability(posterior: RewardPosterior, feedback: Feedback | None, attribute
                 "group": labels[a],
                 "judgements": int(judged[a]) if judged is not None else None,
                 **plain(estimate(lapse[:, a])),
+                "random": float((lapse[:, a] > 0.5).mean()),
                 "careless": None if careless is None else bool(careless[a]),
             }
             for a in np.argsort(-lapse.mean(0), kind="stable")

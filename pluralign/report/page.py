@@ -53,6 +53,8 @@ def _figures(tables: dict[str, Any]) -> dict[str, str]:
         made["scores"] = figures.scores(tables["scores"], "scores")
     for o, objective in enumerate(wants["objectives"] if wants else ()):
         made[f"forest{o}"] = figures.forest(wants, objective, f"forest{o}")
+    if tables["fit"] and tables["fit"]["calibration"]:
+        made["calibration"] = figures.calibration(tables["fit"]["calibration"], "calibration")
     if noise and noise["lapses"]:
         made["lapses"] = figures.lapses(noise["lapses"], "lapses")
     if policies["welfare"]:
@@ -93,6 +95,20 @@ def _site_rows(rows: list[Row]) -> list[list[str]]:
     return [[r["site"], number(r["rhat"], 3), number(r["ess_bulk"], 0), number(r["ess_tail"], 0)] for r in rows]
 
 
+def _check_rows(rows: list[Row]) -> list[list[str]]:
+    return [
+        [
+            r["statistic"],
+            r["who"],
+            number(r["judgements"], 0),
+            number(r["observed"], 3),
+            f"{number(r['expected'], 3)} [{number(r['low'], 3)}, {number(r['high'], 3)}]",
+            "<0.001" if r["q"] < 0.001 else number(r["q"], 3),
+        ]
+        for r in rows
+    ]
+
+
 def _score_rows(rows: list[Row]) -> list[list[str]]:
     return [
         [
@@ -131,6 +147,7 @@ def _lapse_rows(table: Row, attribute: str | None) -> list[list[str]]:
             r["annotator"],
             *([r["group"]] if attribute else []),
             interval(r, 2),
+            percent(r["random"]),
             number(r["judgements"], 0),
             *careless[r["careless"]],
         ]
@@ -257,6 +274,7 @@ FILTERS = {
     "demographic_rows": _demographic_rows,
     "coverage_rows": _coverage_rows,
     "site_rows": _site_rows,
+    "check_rows": _check_rows,
     "score_rows": _score_rows,
     "weight_rows": _weight_rows,
     "parameter_rows": _parameter_rows,

@@ -241,11 +241,14 @@ def _annotator_caveats(off: list[PredictiveCheck], tested: int) -> Iterator[str]
 
 
 def _group_caveats(checks: list[PredictiveCheck]) -> Iterator[str]:
-    for c in checks:
-        if c.q < SURE and abs(c.observed - c.expected) > MATTERS:
+    told = set()
+    for c in checks:  # everyone first; what is true of everyone is not said of every group again
+        if c.q < SURE and abs(c.observed - c.expected) > MATTERS and c.statistic not in told:
+            told |= {c.statistic} if c.who == "everyone" else set()
+            who = c.who if c.who == "everyone" else f"annotators with {c.who}"
             yield (
-                f"The model misses how {c.who} answered{'' if c.who == 'everyone' else ' (group)'}: {c.statistic} is "
-                f"{c.observed:.3f}, where it expects {c.low:.3f} to {c.high:.3f}; the response model lacks something, "
+                f"The model misses how {who} answered: {c.statistic} is {c.observed:.3f}, where it expects "
+                f"{c.low:.3f} to {c.high:.3f}; the response model lacks something, "
                 "such as a bonus of the first slot, ties or lapses, or features do not tell what decides."
             )
 

@@ -7,6 +7,7 @@ from datasets import Dataset
 
 from pluralign import artifacts
 from pluralign.types import (
+    CalibrationCurve,
     Certificate,
     Choice,
     Choices,
@@ -16,9 +17,11 @@ from pluralign.types import (
     Feedback,
     FitReport,
     Grades,
+    LeaveOneOut,
     Linear,
     LinearReward,
     Policy,
+    PredictiveCheck,
     RewardPosterior,
     Sample,
     Score,
@@ -99,7 +102,28 @@ def make_feedback(rng, phi, weights, groups, careless, names, truth=True, per_an
     )
 
 
-def make_posterior(rng, weights, spread, draws, names, votes, careless, caveats=()):
+CHECKED = {
+    "bfmi": (0.94, 1.02),
+    "loo": LeaveOneOut(-842.4, 20.7, 61.3, 0.0035, 0.565, 1000, 1440),
+    "checks": (
+        PredictiveCheck("first shown wins", "everyone", "group", 1440, 0.531, 0.522, 0.5, 0.544, 0.4, 0.4),
+        PredictiveCheck("log loss", "everyone", "group", 1440, 0.571, 0.583, 0.56, 0.606, 0.37, 0.4),
+        PredictiveCheck("log loss", "group = warmth", "group", 390, 0.6, 0.58, 0.53, 0.63, 0.52, 0.6),
+        PredictiveCheck("log loss", "ann017", "annotator", 30, 1.204, 0.566, 0.41, 0.722, 1e-7, 4.8e-6),
+        PredictiveCheck("ties", "ann002", "annotator", 30, 0.4, 0.08, 0.0, 0.16, 0.0002, 0.0096),
+    ),
+    "calibration": tuple(
+        CalibrationCurve(
+            of, error, 0.026, p, tuple((i + 0.5) / 15 for i in range(15)),
+            tuple((i + 0.5) / 15 + error * (-1) ** i for i in range(15)),
+            (40, 55, 70, 80, 90, 80, 60, 50, 60, 80, 90, 80, 70, 55, 40),
+        )
+        for of, error, p in (("in sample", 0.017, 0.8), ("left out", 0.031, 0.2))
+    ),
+}  # fmt: skip
+
+
+def make_posterior(rng, weights, spread, draws, names, votes, careless, caveats=(), checked=False):
     voters, weight = tuple(votes.annotators["id"]), np.array(votes.annotators["weight"])
     centre = weights + spread * rng.normal(size=weights.shape) / 2
     sample = centre + spread * rng.normal(size=(draws, *weights.shape))
@@ -115,6 +139,7 @@ def make_posterior(rng, weights, spread, draws, names, votes, careless, caveats=
         seconds=41.7,
         caveats=tuple(caveats),
         notes=("Weights are in logits; the scale is pinned by a unit slope of the response model.",),
+        **CHECKED if checked else {},
     )
     rater = {"lapse": np.minimum(lapse, 0.99), "position": 0.1 + 0.05 * rng.normal(size=(draws, len(weights)))}
     return RewardPosterior(sample[:, :, None, :], weight / weight.sum(), voters, None, rater, names, fit)
@@ -163,7 +188,7 @@ def make_demo(run, seed=0, caveats=(), draws=100, prompts=40):
     phi -= phi.mean(1, keepdims=True)
     votes = make_feedback(rng, phi, weights, groups, careless, names)
     voters = tuple(votes.annotators["id"])
-    posterior = make_posterior(rng, weights, 0.25, draws, names, votes, careless, caveats)
+    posterior = make_posterior(rng, weights, 0.25, draws, names, votes, careless, caveats, checked=True)
     scale = "standard deviation of the annotator's utility over the candidates (posterior mean)"
     sd = np.sqrt(np.einsum("xyf,vf->xyv", phi, weights).var((0, 1)))
     reference = np.full(phi.shape[:2], 1 / phi.shape[1])

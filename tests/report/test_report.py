@@ -103,11 +103,37 @@ def test_json_is_strict_and_holds_what_the_report_returns(page):
 
 def test_figures_stand_where_there_are_numbers_and_none_is_empty(page):
     name, _, found = page
-    expected = {"demo": 7, "doubtful": 7, "crowd": 5, "api": 3}[name]
+    expected = {"demo": 8, "doubtful": 8, "crowd": 5, "api": 3}[name]
     assert sum(tag == "svg" for tag, _ in found.tags) == expected
     text = page[1].html.read_text(encoding="utf-8")
     for svg in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
         assert svg.count("<path") > 5 and svg.count("<text") > 3
+
+
+def test_the_fit_says_what_was_held_against_it(demo, crowd):
+    written, found = read(demo)
+    text = " ".join(found.text["fit"].split())
+    assert "E-BFMI of the chains: 0.94, 1.02" in text
+    assert "log loss of 0.5850 ± 0.0144 nats" in text  # 842.4 / 1440 and 20.7 / 1440
+    assert "1,000 of 1,440 judgements" in text
+    assert "<1\N{NO-BREAK SPACE}% of judgements have" in text or "<1 % of judgements have" in text
+    assert "log lossann017301.2040.566 [0.410, 0.722]<0.001" in text
+    assert "first shown winseveryone1,4400.5310.522 [0.500, 0.544]0.400" in text
+    fit = written.tables["fit"]
+    assert [row["who"] for row in fit["checks"]["annotator"]] == ["ann017", "ann002"]
+    assert len(fit["calibration"]) == 2 and fit["loo"]["sampled"] == 1000
+    _, plain = read(crowd)
+    assert "Posterior predictive checks" not in plain.text["fit"] and "E-BFMI" not in plain.text["fit"]
+
+
+def test_the_least_reliable_come_with_the_probability_that_they_answer_at_random(demo):
+    written, found = read(demo)
+    lapse = artifacts.load(demo / "posterior", RewardPosterior).rater["lapse"]
+    rows = written.tables["reliability"]["lapses"]
+    for row in rows:
+        assert row["random"] == pytest.approx(np.mean([x > 0.5 for x in lapse[:, int(row["annotator"][3:])]]))
+    assert rows[0]["random"] > 0.9 > 0.1 > rows[-1]["random"]
+    assert "P(more than half at random)" in found.text["preferences"]
 
 
 def by_hand(run, rule, utilities=None):
