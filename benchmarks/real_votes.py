@@ -25,6 +25,7 @@ import datasets
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from scipy.special import expit
 
 from pluralign import features, reward
 from pluralign.errors import ConvergenceWarning
@@ -218,6 +219,8 @@ MODELS: dict[str, Callable[[], reward.AbstractPopulation]] = {
     "+ mixture of 3": lambda: reward.Mixture(3, response=TEMPERED, items=reward.ItemEffects()),
     "+ low rank 3": lambda: reward.LowRank(3, response=TEMPERED, items=reward.ItemEffects()),
     "+ deviations": lambda: reward.Hierarchical(response=TEMPERED, items=reward.ItemEffects()),
+    "+ low rank 3, items 2": lambda: reward.LowRank(3, response=TEMPERED, items=reward.ItemEffects(factors=2)),
+    "+ deviations, items 2": lambda: reward.Hierarchical(response=TEMPERED, items=reward.ItemEffects(factors=2)),
 }
 DECLARED = "+ low rank 3"  # by `--validate` on llmfao, two outcomes
 DIMENSIONS = {"llmfao": 64, "ukpconvarg1": 32}
@@ -227,6 +230,62 @@ BEST = {  # (seen, new) log loss of the best of some thirty models that others t
     ("ukpconvarg1", False): (0.428, 0.456),
     ("ukpconvarg1", True): (0.801, 0.887),
 }
+
+
+def choix_ep(votes: Votes, train: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Return how choix predicts: worths of items by expectation propagation, prior variance 1, nobody told apart."""
+    import choix
+
+    lost = votes.outcome[train] == SECOND
+    pairs = np.stack([votes.first[train], votes.second[train]], 1)
+    pairs[lost] = pairs[lost, ::-1]
+    mean, cov = choix.ep_pairwise(len(votes.text), pairs.tolist(), 1.0)
+
+    def first(rows: np.ndarray) -> np.ndarray:
+        a, b = votes.first[rows], votes.second[rows]
+        variance = cov[a, a] + cov[b, b] - 2 * cov[a, b]
+        return expit((mean[a] - mean[b]) / np.sqrt(1 + np.pi * variance / 8))  # the mean of a logistic-normal, nearly
+
+    return first
+
+
+def crowdkit(votes: Votes, train: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Return how crowd-kit predicts: worths of items by maximum likelihood, clipped at .01."""
+    import pandas as pd
+    from crowdkit.aggregation import BradleyTerry
+
+    left, right = votes.first[train], votes.second[train]
+    won = np.where(votes.outcome[train] == FIRST, left, right)
+    table = pd.DataFrame({"worker": votes.annotator[train], "left": left, "right": right, "label": won})
+    worth = np.zeros(len(votes.text))
+    found = BradleyTerry(n_iter=100).fit_predict(table)
+    worth[found.index.to_numpy()] = found.to_numpy()
+
+    def first(rows: np.ndarray) -> np.ndarray:
+        a, b = worth[votes.first[rows]], worth[votes.second[rows]]
+        with np.errstate(invalid="ignore"):
+            return np.clip(np.nan_to_num(a / (a + b), nan=0.5), 0.01, 0.99)
+
+    return first
+
+
+PEERS = {"choix, EP": choix_ep, "crowd-kit, Bradley-Terry": crowdkit}
+
+
+def peers(table: Table, votes: Votes, train: np.ndarray, *tests: np.ndarray) -> None:
+    """Add a row for each other package: comparisons without ties, items without features, annotators pooled."""
+    for label, make in PEERS.items():
+        start = time.perf_counter()
+        try:
+            first = make(votes, train)
+        except ImportError as error:
+            table.add_row(label, *[f"{error.name} is not installed"] * len(tests), "", "")
+            continue
+        cells = []
+        for rows in tests:
+            p = first(rows)
+            cells.append(str(measure(np.stack([p, 1 - p, 0 * p], 1), votes, rows)))
+        table.add_row(label, *cells, f"{time.perf_counter() - start:.0f} s", "")
 
 
 def header(title: str, *columns: str) -> Table:
@@ -253,6 +312,8 @@ def annotators(name: str, votes: Votes, phi: Features, inference, ties: bool, va
     constant = np.bincount(votes.outcome[train], minlength=3) / len(train)
     flat = [str(measure(np.tile(constant, (len(rows), 1)), votes, rows)) for rows in (seen, new)]
     table.add_row("constant", *flat, "", "")
+    if not ties and only in (None, "peers"):
+        peers(table, votes, train, seen, new)
     for label, make in MODELS.items():
         if only is not None and only not in label:
             continue
@@ -403,7 +464,7 @@ def sushi(folder: Path, inference, only: str | None) -> None:
     console.print(table, "")
 
 
-INFERENCE = {"svi": reward.SVI(steps=2000), "nuts": reward.NUTS()}
+INFERENCE = {"svi": reward.SVI(steps=2000), "nuts": reward.NUTS(draws=300, warmup=300)}
 
 
 def main() -> None:
