@@ -18,7 +18,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from pluralign.artifacts import plain
 from pluralign.choice import CVaR, GapScale, Maximin, Mean, Nash, NoScale, RangeScale, StdScale, Utilitarian
 from pluralign.errors import InputError
-from pluralign.features import Concatenate, Encoder, Items, Lexicon, RandomFourier, Scorers
+from pluralign.features import Concatenate, Encoder, FineTuned, Items, Lexicon, RandomFourier, Scorers, judged
 from pluralign.feedback import ByAnnotator, ByJudgement, ByPrompt, ByTime, Community, Population, Several, holdout
 from pluralign.feedback.several import Part
 from pluralign.policy import DPO
@@ -27,7 +27,9 @@ from pluralign.reward import Population as Model
 from pluralign.types import Choices, Feedback, Grades
 
 Source = Annotated[Part | Several | Community, Field(discriminator="kind")]
-FeatureMap = Annotated[Encoder | Lexicon | Items | Scorers | RandomFourier | Concatenate, Field(discriminator="kind")]
+FeatureMap = Annotated[
+    Encoder | Lexicon | Items | Scorers | FineTuned | RandomFourier | Concatenate, Field(discriminator="kind")
+]
 Inference = Annotated[NUTS | SVI | Gibbs | VariationalEM | Laplace, Field(discriminator="kind")]
 Split = Annotated[ByJudgement | ByAnnotator | ByPrompt | ByTime, Field(discriminator="kind")]
 Scale = Annotated[NoScale | StdScale | RangeScale | GapScale, Field(discriminator="kind")]
@@ -109,6 +111,11 @@ class Experiment:
     def __post_init__(self):
         if isinstance(self.holdout, float | int) and not 0 <= self.holdout < 1:
             raise InputError(f"holdout is {self.holdout}; a share of judgements lies in [0, 1).")
+        if judged(self.features) and self.holdout != 0:
+            raise InputError(
+                "features are fine-tuned on all judgements, those held out among them, so that held-out scores would "
+                "flatter; set `holdout: 0`, or fine-tune in Python, where `encode` can be given the training part."
+            )
         names = [rule.name for rule in self.rules]
         if len(set(names)) < len(names) or not names:
             raise InputError(f"rules are {names}; name at least one, and each once.")

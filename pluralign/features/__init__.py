@@ -1,8 +1,9 @@
 """Texts to features: what rewards are linear in."""
 
 from pluralign.features.base import AbstractFeatureMap, AbstractLinearMap, Basis, Reading
-from pluralign.features.combine import Concatenate, RandomFourier
+from pluralign.features.combine import Concatenate, RandomFourier, judged
 from pluralign.features.encoder import Encoder
+from pluralign.features.finetuned import FineTuned
 from pluralign.features.items import Items
 from pluralign.features.lexicon import Lexicon
 from pluralign.features.scorers import Classifier, Scorers
@@ -14,9 +15,11 @@ __all__ = [
     "Classifier",
     "Concatenate",
     "Encoder",
+    "FineTuned",
     "Items",
     "Lexicon",
     "RandomFourier",
     "Reading",
     "Scorers",
+    "judged",
 ]

@@ -51,9 +51,13 @@ def _content(path: Path, size: int, modified: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def root() -> Path:
+    """Return the folder in which pluralign keeps what is dear to compute."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pluralign"
+
+
 def _path(key: str) -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "pluralign" / "states" / f"{key}.npz"
+    return root() / "states" / f"{key}.npz"
 
 
 def load(key: str, rows: int) -> dict[str, np.ndarray] | None:

@@ -11,12 +11,13 @@ from scipy.spatial.distance import pdist
 from pluralign.errors import InputError
 from pluralign.features.base import AbstractFeatureMap, AbstractLinearMap, Basis, Reading, centred
 from pluralign.features.encoder import Encoder
+from pluralign.features.finetuned import FineTuned
 from pluralign.features.items import Items
 from pluralign.features.lexicon import Lexicon
 from pluralign.features.scorers import Scorers
 from pluralign.types import Feedback
 
-Linear = Encoder | Lexicon | Items | Scorers
+Linear = Encoder | Lexicon | Items | Scorers | FineTuned
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,13 @@ class RandomFourier(AbstractFeatureMap):
         count = values.shape[1]
         shift = np.random.default_rng([self.seed, 0]).uniform(0, 2 * np.pi, count)
         return (np.sqrt(2 / count) * np.cos(values + shift)).astype(np.float32)
+
+
+def judged(features: AbstractFeatureMap) -> bool:
+    """Return whether a map learns from judgements, so that those held out must be kept from it."""
+    if isinstance(features, Concatenate):
+        return any(map(judged, features.parts))
+    return judged(features.of) if isinstance(features, RandomFourier) else isinstance(features, FineTuned)
 
 
 def _linear(part: AbstractFeatureMap) -> bool:

@@ -1,5 +1,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -84,9 +85,14 @@ class Encoder(AbstractLinearMap):
         Raises:
             InputError: the model cannot be loaded, or its states are not finite.
         """
+        return self.adapted(prompts, responses, None)
+
+    def adapted(self, prompts: Sequence[str], responses: Sequence[str], adapter: Path | None) -> Reading:
+        """Read as `read` does, with a LoRA adapter on the model; its folder is called after a hash of what made it."""
         revision = cache.identity(self.model, self.gguf_file)
         how = {"kind": self.kind, "weights": revision, "pooling": self.pooling, "context": self.context}
         how |= {"max_tokens": self.max_tokens, "length": self.length}
+        how |= {} if adapter is None else {"adapter": adapter.name}
         pairs = [(p if self.context == "prompt" else "", r) for p, r in zip(prompts, responses, strict=True)]
         distinct = sorted(set(pairs))  # sorted: the order of items changes neither the batches nor the cache key
         key = artifacts.digest(VERSION, how | {"length": None}, distinct)
@@ -104,6 +110,7 @@ class Encoder(AbstractLinearMap):
                 max_tokens=self.max_tokens,
                 batch_tokens=self.batch_tokens,
                 device=self.device,
+                adapter=adapter,
             )
             if self.cache:
                 cache.save(key, found)

@@ -1,6 +1,7 @@
 """Texts to pooled hidden states: tokens, batches, one forward pass each."""
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,7 @@ def pooled(
     max_tokens: int,
     batch_tokens: int,
     device: str | None,
+    adapter: Path | None = None,
 ) -> dict[str, Shaped[np.ndarray, "item *_"]]:
     """Return normalised pooled states (`states`) and counts per text.
 
@@ -46,11 +48,13 @@ def pooled(
         InputError: the model cannot be loaded or has no plain sequence of states, or a state is not finite.
     """
     tokenizer, network, _ = load(model, revision, gguf_file, AutoModel)
-    sequences = _sequences(tokenizer, pairs, context=context, limit=limit(tokenizer, network, max_tokens))
-    # Padding goes to the right whatever the tokenizer prefers: then positions count from 0 in every model, the
-    # causal mask alone keeps padding from the states, and nothing has to know about sides.
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-    segments = "token_type_ids" in tokenizer.model_input_names
+    sequences = sequenced(tokenizer, pairs, context=context, limit=limit(tokenizer, network, max_tokens))
+    if adapter is not None:
+        from peft import PeftModel
+
+        with torch.random.fork_rng(), quiet():  # peft draws first values before it reads the true ones
+            network = PeftModel.from_pretrained(network, str(adapter))
+    pad, segments = padding(tokenizer)
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     network = network.eval().to(where)
     order: list[int] = []
@@ -59,7 +63,7 @@ def pooled(
         for rows in _batches([len(s.ids) for s in sequences], batch_tokens):
             batch = [sequences[row] for row in rows]
             order += rows
-            blocks.append(_forward(network, batch, pad, segments, last).numpy(force=True))
+            blocks.append(forward(network, batch, pad, segments, last).numpy(force=True))
             advance(len(rows))
     states = np.concatenate(blocks)[np.argsort(order)]
     broken = ~np.isfinite(states).all(1)
@@ -108,6 +112,24 @@ def limit(tokenizer: Any, network: Any, max_tokens: int) -> int:
     return min(max_tokens, longest, tokenizer.model_max_length)
 
 
+def padding(tokenizer: Any) -> tuple[int, bool]:
+    """Return the token to pad with, and whether the model is told of segments.
+
+    Padding goes to the right whatever the tokenizer prefers: then positions count from 0 in every model, the causal
+    mask alone keeps padding from the states, and nothing has to know about sides.
+    """
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+    return pad, "token_type_ids" in tokenizer.model_input_names
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep a note of transformers to peft from our users: peft 0.21 asks for a property by its old name."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated", FutureWarning)
+        yield
+
+
 @contextmanager
 def bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show a progress bar on a terminal, nothing elsewhere; yields how to advance it."""
@@ -117,7 +139,7 @@ def bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda n: progress.advance(task, n)
 
 
-def _sequences(tokenizer: Any, pairs: Sequence[tuple[str, str]], *, context: bool, limit: int) -> list[Sequenced]:
+def sequenced(tokenizer: Any, pairs: Sequence[tuple[str, str]], *, context: bool, limit: int) -> list[Sequenced]:
     """Tokenise prompt and response apart, so that it is certain which tokens are the response's."""
 
     def tokens(texts: Sequence[str]) -> dict[str, list[int]]:
@@ -188,7 +210,7 @@ def _batches(lengths: list[int], batch_tokens: int) -> Iterator[list[int]]:
         yield rows
 
 
-def _forward(
+def forward(
     network: Any, batch: Sequence[Sequenced], pad: int, segments: bool, last: bool
 ) -> Float[torch.Tensor, "row hidden"]:
     """Return `h / |h|` with `h` the pooled last hidden state."""

@@ -102,6 +102,33 @@ def test_new_responses_get_features_of_the_same_meaning(context, bert, texts, fe
     np.testing.assert_allclose(same.encode_texts(prompts, responses, phi), phi.phi, atol=1e-4)
 
 
+def test_all_768_dimensions_may_be_kept(bert, feedback, tmp_path, monkeypatch):
+    """Names, artifact and new texts of features as wide as a base model's states; distances are those of the states."""
+
+    def wide(pairs, **_):
+        rows = [np.random.default_rng(list(text.encode())).standard_normal(768) for _, text in pairs]
+        counts = {name: np.zeros(len(pairs), int) for name in ("tokens", "truncated_prompts", "truncated_responses")}
+        return {"states": np.array([row / np.linalg.norm(row) for row in rows], np.float32)} | counts
+
+    monkeypatch.setattr(states, "pooled", wide)
+    prompts, ids = ["why"] * 500 + ["who"] * 500, [0] * 500 + [1] * 500
+    responses = [f"answer {i}" for i in range(1000)]
+    e = encoder(bert, dimensions=None)
+    phi = e.encode(feedback(ids, prompts, responses))
+    assert phi.phi.shape == (1000, 769)
+    assert phi.names == (*(f"pc{i}" for i in range(1, 769)), "length")
+    assert phi.provenance["explained"] == pytest.approx(1)
+    raw = e.read(prompts, responses).raw[:, :768].astype(np.float64)
+    pairs = np.random.default_rng(0).permutation(1000).reshape(-1, 2)[:50].T
+    ratio = np.linalg.norm(np.diff(phi.phi[pairs, :768], axis=0), axis=-1) / np.linalg.norm(
+        np.diff(raw[pairs], axis=0), axis=-1
+    )
+    np.testing.assert_allclose(ratio, ratio[0, 0], rtol=1e-3)  # an orthogonal map times one scale
+    artifacts.save(phi, tmp_path / "phi")
+    loaded = artifacts.load(tmp_path / "phi", Features)
+    np.testing.assert_allclose(e.encode_texts(prompts[:20], responses[:20], loaded), phi.phi[:20], atol=1e-3)
+
+
 def test_saved_features_still_encode(bert, texts, feedback, tmp_path):
     ids, prompts, responses = texts(30)
     e = encoder(bert)

@@ -70,8 +70,8 @@ def test_the_comparison_sees_a_wrong_token(name, last, mutant, request, texts, m
     model = request.getfixturevalue(name)
     _, prompts, responses = texts(40)
     expected = alone(model, prompts, responses, last=last, context=True)
-    right = states._sequences
-    monkeypatch.setattr(states, "_sequences", lambda *a, **k: [mutant(s) for s in right(*a, **k)])
+    right = states.sequenced
+    monkeypatch.setattr(states, "sequenced", lambda *a, **k: [mutant(s) for s in right(*a, **k)])
     found = pooled(model, prompts, responses, **named(last, True))
     assert (np.abs(found - expected).max(1) > 1e-3).all()
 
@@ -79,7 +79,7 @@ def test_the_comparison_sees_a_wrong_token(name, last, mutant, request, texts, m
 def test_the_comparison_sees_padding_that_is_attended_to(bert, texts, monkeypatch):
     _, prompts, responses = texts(40)
     expected = alone(bert, prompts, responses)
-    forward = states._forward
+    forward = states.forward
 
     def careless(network, batch, pad, segments, last):
         def everything(**inputs):
@@ -88,7 +88,7 @@ def test_the_comparison_sees_padding_that_is_attended_to(bert, texts, monkeypatc
         everything.device = network.device
         return forward(everything, batch, pad, segments, last)
 
-    monkeypatch.setattr(states, "_forward", careless)
+    monkeypatch.setattr(states, "forward", careless)
     assert np.abs(pooled(bert, prompts, responses) - expected).max() > 1e-3
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from pluralign import config
 from pluralign.errors import InputError
-from pluralign.features import Classifier, Concatenate, Encoder, Items, Lexicon, RandomFourier, Scorers
+from pluralign.features import Classifier, Concatenate, Encoder, FineTuned, Items, Lexicon, RandomFourier, Scorers
 
 TABLE = """
 feedback: {kind: table, path: "votes.csv", prompt: p, first: a, second: b, outcome: o, annotator: w}
@@ -14,6 +14,9 @@ MAPS = {
     "{kind: items, across: true}": Items(across=True),
     "{kind: scorers, classifiers: [{name: mood, model: some/where, labels: [glad]}], standardise: false}": Scorers(
         classifiers=(Classifier("mood", "some/where", labels=("glad",)),), standardise=False
+    ),
+    "{kind: fine-tuned, encoder: {kind: encoder, model: some/where, pooling: last}, group: half, epochs: 2}": FineTuned(
+        Encoder("some/where", pooling="last"), group="half", epochs=2
     ),
     "{kind: random-fourier, of: {kind: encoder, model: some/where}, count: 9, bandwidth: 2}": RandomFourier(
         Encoder("some/where"), count=9, bandwidth=2.0
@@ -29,7 +32,7 @@ MAPS = {
 
 @pytest.mark.parametrize("text", MAPS)
 def test_a_feature_map_survives_a_round_trip(text):
-    experiment = config.parse(TABLE, {"features": text})
+    experiment = config.parse(TABLE, {"features": text, "holdout": "0"})
     assert experiment.features == MAPS[text]
     assert config.parse(config.dump(experiment)) == experiment
 
@@ -54,3 +57,15 @@ def test_a_feature_map_survives_a_round_trip(text):
 def test_a_wrong_key_names_its_path(text, message):
     with pytest.raises(InputError, match=message):
         config.parse(TABLE, {"features": text})
+
+
+@pytest.mark.parametrize(
+    "wrapped", ["%s", "{kind: random-fourier, of: %s}", "{kind: concatenate, parts: [{kind: items}, %s]}"]
+)
+def test_features_that_saw_what_is_held_out_are_refused(wrapped):
+    tuned = "{kind: fine-tuned, encoder: {kind: encoder, model: some/where}}"
+    for holdout in ("0.2", "{kind: by-prompt, share: 0.2}"):
+        with pytest.raises(InputError, match=r"those held out among them.*set `holdout: 0`"):
+            config.parse(TABLE, {"features": wrapped % tuned, "holdout": holdout})
+    assert config.parse(TABLE, {"features": wrapped % tuned, "holdout": "0"}).holdout == 0
+    assert config.parse(TABLE, {"features": wrapped % "{kind: items, across: true}"}).holdout == 0.2
