@@ -3,6 +3,7 @@
 from pluralign.reward.calibrate import Calibration, calibrate
 from pluralign.reward.checks import criticise
 from pluralign.reward.em import VariationalEM
+from pluralign.reward.export import to_arviz
 from pluralign.reward.gibbs import Gibbs
 from pluralign.reward.inference import NUTS, SVI, AbstractInference
 from pluralign.reward.items import ItemEffects
@@ -10,6 +11,7 @@ from pluralign.reward.laplace import Laplace
 from pluralign.reward.newcomer import adapt, newcomer
 from pluralign.reward.population import AbstractPopulation, Hierarchical, LowRank, Mixture, Pooled, Population, Voters
 from pluralign.reward.prediction import constant, log_likelihood, log_predictive, predict, score
+from pluralign.reward.reliability import Reliability, reliability
 from pluralign.reward.response import (
     PLAIN,
     AbstractComparison,
@@ -48,6 +50,7 @@ __all__ = [
     "Population",
     "RaoKupper",
     "Rater",
+    "Reliability",
     "Response",
     "ThreeWay",
     "Thurstone",
@@ -64,5 +67,7 @@ __all__ = [
     "log_predictive",
     "newcomer",
     "predict",
+    "reliability",
     "score",
+    "to_arviz",
 ]
