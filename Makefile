@@ -22,8 +22,10 @@ install: .venv/.installed
 	@$(PIP) --editable .
 	@touch $@
 
+# pref_voting asks for older versions of numba (hence numpy) and filelock than what was tested here; it runs with these.
 .venv/.dev: .venv/.installed
 	@$(PIP) --editable '.[dev]'
+	@$(PIP) --no-deps pref_voting
 	@touch $@
 
 .venv/.docs: .venv/.dev

@@ -16,7 +16,34 @@ import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
 from pluralign.artifacts import plain
-from pluralign.choice import CVaR, GapScale, Maximin, Mean, Nash, NoScale, RangeScale, StdScale, Utilitarian
+from pluralign.choice import (
+    IRV,
+    Approval,
+    Black,
+    Borda,
+    Condorcet,
+    Copeland,
+    CVaR,
+    EgalitarianLottery,
+    GapScale,
+    Kemeny,
+    MaximalLottery,
+    Maximin,
+    Mean,
+    Minimax,
+    Nash,
+    NashLottery,
+    NoScale,
+    Plurality,
+    Positional,
+    PrefVoting,
+    RandomDictatorship,
+    RangeScale,
+    RankedPairs,
+    Schulze,
+    StdScale,
+    Utilitarian,
+)
 from pluralign.errors import InputError
 from pluralign.features import Concatenate, Encoder, FineTuned, Items, Lexicon, RandomFourier, Scorers, judged
 from pluralign.feedback import ByAnnotator, ByJudgement, ByPrompt, ByTime, Community, Population, Several, holdout
@@ -33,7 +60,10 @@ FeatureMap = Annotated[
 Inference = Annotated[NUTS | SVI | Gibbs | VariationalEM | Laplace, Field(discriminator="kind")]
 Split = Annotated[ByJudgement | ByAnnotator | ByPrompt | ByTime, Field(discriminator="kind")]
 Scale = Annotated[NoScale | StdScale | RangeScale | GapScale, Field(discriminator="kind")]
-Rule = Annotated[Utilitarian | Nash | Maximin, Field(discriminator="kind")]
+Welfare = Utilitarian | Nash | Maximin
+Ordinal = Plurality | Borda | Positional | Copeland | Minimax | Schulze | RankedPairs | Kemeny | Black | IRV | Approval
+Randomised = MaximalLottery | RandomDictatorship | NashLottery | EgalitarianLottery
+Rule = Annotated[Welfare | Ordinal | Condorcet | PrefVoting | Randomised, Field(discriminator="kind")]
 Risk = Annotated[Mean | CVaR, Field(discriminator="kind")]
 
 
@@ -119,6 +149,11 @@ class Experiment:
         names = [rule.name for rule in self.rules]
         if len(set(names)) < len(names) or not names:
             raise InputError(f"rules are {names}; name at least one, and each once.")
+        if not isinstance(self.risk, Mean) and (neutral := [rule.name for rule in self.rules if not rule.cautious]):
+            raise InputError(
+                f"risk is {self.risk.kind}, but {', '.join(neutral)} cannot be cautious: every draw of a voter is a "
+                "ballot. Use `risk: {kind: mean}`, or run these rules in an experiment of their own."
+            )
         if self.population is not None and self.population.rake and self.reward.kind == "pooled":
             raise InputError(
                 "population says `rake: true`, but a pooled reward has one voter, for whom annotators' weights mean "

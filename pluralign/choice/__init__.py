@@ -3,28 +3,56 @@
     utilities = choice.utilities(posterior, phi, scale=choice.StdScale())
     chosen = choice.Nash().choose(utilities, risk=choice.CVaR(tail=0.25), beta=0.1)
 
-Rules need no reward model: `types.Utilities(value, mass, reference)` takes any table of utilities.
+Rules need no reward model: `types.Utilities(value, mass, reference)` takes any table of utilities. Ordinal rules take
+rankings as well, `choice.Schulze().winners(rankings)`, or margins in batches, `choice.Schulze().from_margins(margins)`.
 """
 
 from pluralign.choice.agree import Agreement, agreement
 from pluralign.choice.build import utilities
+from pluralign.choice.fair import EgalitarianLottery, NashLottery
+from pluralign.choice.lottery import AbstractLottery, MaximalLottery, RandomDictatorship
+from pluralign.choice.orders import Kemeny, RankedPairs
+from pluralign.choice.peers import PrefVoting
 from pluralign.choice.risk import AbstractRisk, CVaR, Mean
 from pluralign.choice.scale import AbstractScale, GapScale, NoScale, RangeScale, StdScale, rescale
+from pluralign.choice.scoring import IRV, Approval, Plurality, Positional
+from pluralign.choice.tournament import Black, Borda, Condorcet, Copeland, Minimax, Schulze
+from pluralign.choice.voting import AbstractMargins, AbstractVoting
 from pluralign.choice.welfare import AbstractRule, AbstractWelfare, Maximin, Nash, Utilitarian
 
 __all__ = [
+    "IRV",
+    "AbstractLottery",
+    "AbstractMargins",
     "AbstractRisk",
     "AbstractRule",
     "AbstractScale",
+    "AbstractVoting",
     "AbstractWelfare",
     "Agreement",
+    "Approval",
+    "Black",
+    "Borda",
     "CVaR",
+    "Condorcet",
+    "Copeland",
+    "EgalitarianLottery",
     "GapScale",
+    "Kemeny",
+    "MaximalLottery",
     "Maximin",
     "Mean",
+    "Minimax",
     "Nash",
+    "NashLottery",
     "NoScale",
+    "Plurality",
+    "Positional",
+    "PrefVoting",
+    "RandomDictatorship",
     "RangeScale",
+    "RankedPairs",
+    "Schulze",
     "StdScale",
     "Utilitarian",
     "agreement",

@@ -18,7 +18,13 @@ MEAN = Mean()
 
 
 class AbstractRule(ABC):
-    """A way to turn everyone's utilities into one lottery per prompt."""
+    """A way to turn everyone's utilities into one lottery per prompt.
+
+    Attributes:
+        cautious: True if the rule takes every `risk`; False if it must be `Mean`.
+    """
+
+    cautious: ClassVar[bool] = True
 
     @abstractmethod
     def choose(self, utilities: Utilities, risk: AbstractRisk = MEAN, beta: float = 0.1) -> Choice:
