@@ -1,5 +1,6 @@
 """Fair shares of approval: voters approve of some candidates, and gain the chance of an approved answer."""
 
+import contextlib
 import warnings
 from abc import abstractmethod
 from dataclasses import dataclass, replace
@@ -70,10 +71,7 @@ class NashLottery(AbstractFair):
         likes, mass = merged(approved(profile, self.top).T, profile.mass)
         p = cp.Variable(likes.shape[1], nonneg=True)
         problem = cp.Problem(cp.Maximize(mass @ cp.log(likes @ p)), [cp.sum(p) == 1])  # pyright: ignore[reportArgumentType]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that it may be inaccurate: the certificate decides
-            problem.solve(solver=cp.CLARABEL, tol_gap_abs=1e-10, tol_gap_rel=1e-10, tol_feas=1e-10)
-        found = np.maximum(np.asarray(p.value, float), 0) if p.value is not None else np.full(p.size, np.nan)
+        found = _solved(problem, p)
         lottery, over = found, np.inf
         for start in (np.where(found < SMALL, 0, found), found):  # without those who seem to have no chance, or with
             lottery, over = start, np.inf
@@ -132,10 +130,10 @@ def leximin(utility: Float[np.ndarray, "voter candidate"]) -> Float[np.ndarray, 
     held = np.full(voters, np.nan)
     while np.isnan(held).any():
         free = np.isnan(held)
-        rows = np.hstack([-utility, free[:, None].astype(float)])
+        table = np.hstack([-utility, free[:, None].astype(float)])
         found = linprog(
             np.append(np.zeros(candidates), -1.0),
-            A_ub=rows,
+            A_ub=table,
             b_ub=np.where(free, 0, -held + 1e-11),
             A_eq=np.append(np.ones(candidates), 0.0)[None],
             b_eq=[1.0],
@@ -148,12 +146,18 @@ def leximin(utility: Float[np.ndarray, "voter candidate"]) -> Float[np.ndarray, 
         held[tight] = found.x[-1]
     p = cp.Variable(candidates, nonneg=True)
     rows: list[Any] = [cp.sum(p) == 1, cp.Constant(utility) @ p >= held - 1e-9]
-    problem = cp.Problem(cp.Minimize(cp.sum_squares(p)), rows)
-    problem.solve(solver=cp.CLARABEL)
-    lottery = np.maximum(np.asarray(p.value, float), 0) if problem.status == cp.OPTIMAL else np.full(candidates, np.nan)
+    lottery = _solved(cp.Problem(cp.Minimize(cp.sum_squares(p)), rows), p)
     if not (utility @ lottery >= held - NEAR).all():
-        raise SolveError(f"egalitarian-lottery was not solved: its last program ended as {problem.status}.")
+        raise SolveError("egalitarian-lottery was not solved: its last program gave someone less than the others do.")
     return lottery / lottery.sum()
+
+
+def _solved(problem: cp.Problem, p: cp.Variable) -> Float[np.ndarray, " candidate"]:
+    """Return what the solver has to say, to be certified by who asked; NaN if nothing."""
+    with warnings.catch_warnings(), contextlib.suppress(cp.SolverError):
+        warnings.simplefilter("ignore", UserWarning)  # that it may be inaccurate
+        problem.solve(solver=cp.CLARABEL, tol_gap_abs=1e-10, tol_gap_rel=1e-10, tol_feas=1e-10)
+    return np.full(p.size, np.nan) if p.value is None else np.maximum(np.asarray(p.value, float), 0)
 
 
 def merged(
