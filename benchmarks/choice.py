@@ -1,7 +1,7 @@
 """Voting rules and maximal lotteries beside pref_voting, in one run.
 
 python benchmarks/choice.py              # ratios of time per profile, and lotteries where a linear program fails
-python benchmarks/choice.py --agree 100000    # the same winners on so many random profiles (some minutes)
+python benchmarks/choice.py --agree 100000    # the same winners on so many random profiles (ten minutes and more)
 """
 
 import argparse
@@ -103,7 +103,7 @@ def agree(profiles: int, seed: int = 0) -> None:
             if ours != theirs:
                 print(f"{rule.name}: {ours}, pref_voting {theirs}: {rankings.tolist()}")
         if (i + 1) % 10_000 == 0:
-            print(f"... {i + 1:,}", flush=True)
+            print(f"... {i + 1:,} profiles, {same.total():,} of {asked.total():,} winner sets the same", flush=True)
     print(f"{'rule':<18}{'profiles':>10}{'same':>10}{'with ties':>11}")
     for name in asked:
         print(f"{name:<18}{asked[name]:>10,}{same[name]:>10,}{tied[name]:>11,}")
@@ -118,9 +118,10 @@ def ways(m: np.ndarray) -> float:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--agree", type=int, default=0, metavar="PROFILES")
+    parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     if given.agree:
-        agree(given.agree)
+        agree(given.agree, given.seed)
     else:
         ratios(2000, 8)
         failures()
