@@ -13,8 +13,10 @@ def turned(direction: Float[np.ndarray, "draw b f"]) -> Float[np.ndarray, "draw 
         direction: `b` vectors per draw.
     """
     toward, turn = direction[-1], np.zeros(0)
-    for _ in range(5):
+    for _ in range(100):  # until the mean stands still, for then it matters little which draw was the first
         left, _, right = np.linalg.svd(np.einsum("bf,scf->sbc", toward, direction))
         turn = left @ right
-        toward = np.einsum("sbc,scf->bf", turn, direction) / len(direction)
+        before, toward = toward, np.einsum("sbc,scf->bf", turn, direction) / len(direction)
+        if np.abs(toward - before).max() <= 1e-6 * np.abs(toward).max():
+            break
     return turn
