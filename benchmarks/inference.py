@@ -4,7 +4,7 @@
     python benchmarks/inference.py --small             # a quick look
     python benchmarks/inference.py --cost              # variational EM and Gibbs against size, slopes on log-log scales
     python benchmarks/inference.py --mixing            # Gibbs at 5, 20 and 200 judgements of each annotator
-    python benchmarks/inference.py --only em gibbs --annotators 10000 --features 32 --judgements 1000000 --draws 100
+    python benchmarks/inference.py --large             # 10,000 x 32 x 1,000,000: variational EM and Gibbs
     python benchmarks/inference.py --pymc PYTHON       # PYTHON: an interpreter that has pymc and nutpie
 
 `seconds` are of the wall, compilation included (with `--repeat 2`, a second time without, but for NUTS, which compiles
@@ -94,7 +94,7 @@ def compare(options: argparse.Namespace) -> None:
     nuts = min(draws, options.nuts_draws)
     methods = {
         "em": ("variational EM", VariationalEM(draws=500), None),
-        "gibbs": ("Gibbs", Gibbs(draws=draws, thin=options.thin), 2),
+        "gibbs": ("Gibbs", Gibbs(draws=draws, warmup=options.warmup, thin=options.thin), 2),
         "nuts": ("NUTS", reward.NUTS(draws=nuts, warmup=nuts), 2),
         "svi": ("SVI, mean field", reward.SVI(), None),
     }
@@ -185,12 +185,16 @@ def main() -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
     parser.add_argument("--only", nargs="+", choices=["em", "gibbs", "nuts", "svi"], default=["em", "gibbs", "nuts"])
     parser.add_argument("--small", action="store_true")
+    parser.add_argument("--large", action="store_true")
     parser.add_argument("--cost", action="store_true")
     parser.add_argument("--mixing", action="store_true")
     parser.add_argument("--pymc")
     options = parser.parse_args()
     if options.small:
         vars(options).update(annotators=40, features=4, judgements=2000)
+    if options.large:
+        vars(options).update(annotators=10_000, features=32, judgements=1_000_000, draws=100, warmup=40)
+        options.only = [name for name in options.only if name in ("em", "gibbs")]
     print(f"{os.cpu_count()} cores, {sys.version.split()[0]}, load {os.getloadavg()[0]:.1f}")
     if options.cost:
         cost()
@@ -208,6 +212,7 @@ class Size:
     features: int = 16
     judgements: int = 40_000
     draws: int = 1000
+    warmup: int = 200
     thin: int = 1
     nuts_draws: int = 300
     pymc_draws: int = 300

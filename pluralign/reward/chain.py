@@ -10,7 +10,7 @@ from jaxtyping import Float
 from pluralign.reward.em import Annotators, Marginal, Population, by_group, marginal
 from pluralign.reward.surrogate import LOG_SCALE, Draw, Expected, Problem, answer
 
-SCARCE = 0.4
+SCARCE = 0.3
 """Information on a `log spread`, as a share of what known weights would give, below which judgements are scarce."""
 
 

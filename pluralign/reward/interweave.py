@@ -10,7 +10,9 @@ from pluralign.reward.em import by_group, solve, solve_triangular
 from pluralign.reward.surrogate import LOG_SCALE, Problem, answer
 
 TURNS = 4
-"""How often in a sweep: with few judgements a turn costs little beside the rest of a sweep."""
+"""How often in a sweep, of up to `CHEAP` judgements: there a turn costs little beside the rest of the sweep."""
+
+CHEAP = 20_000
 
 
 def interweave(problem: Problem, frozen: Frozen, chain: Chain, key: Any) -> tuple[Chain, Any]:
@@ -20,7 +22,8 @@ def interweave(problem: Problem, frozen: Frozen, chain: Chain, key: Any) -> tupl
         own, common = jax.random.split(key)
         return move_population(problem, frozen, move_within(problem, chain, own), common)
 
-    chain, rates = jax.lax.scan(turn, chain, jax.random.split(key, TURNS))
+    turns = TURNS if len(chain.advantage) <= CHEAP else 1
+    chain, rates = jax.lax.scan(turn, chain, jax.random.split(key, turns))
     return chain, rates.mean()
 
 

@@ -108,7 +108,7 @@ class Laplace(AbstractInference):
         options = {"maxiter": self.steps, "maxfun": 10 * self.steps, "maxcor": 30, "gtol": 1e-6, "ftol": 1e-15}
         both = lambda z: tuple(np.asarray(part, np.float64) for part in value_and_slope(z))  # noqa: E731
         at = np.asarray(minimize(both, start, jac=True, method="L-BFGS-B", options=options).x)
-        decrement = np.inf
+        decrement, root = np.inf, np.eye(len(at))
         for _ in range(5):
             value, gradient = both(at)
             matrix = np.asarray(hessian(at), np.float64)

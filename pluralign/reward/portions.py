@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
 from numpyro.infer import util
+from numpyro.primitives import Messenger
 
 from pluralign.errors import InputError
 from pluralign.reward.judgements import PER_ACT, Acts, Layout
@@ -117,7 +117,7 @@ def _cut(acts: Acts, portion: np.ndarray, count: int, devices: int) -> Any:
         start = stop
 
 
-class _Louder(numpyro.primitives.Messenger):
+class _Louder(Messenger):
     """A model whose judgements count several times; those of populations are all in the node `said`."""
 
     def __init__(self, model: Callable[[], None], times: int):

@@ -14,14 +14,14 @@ from scipy.stats import norm
 from pluralign import reward
 from pluralign.errors import ConvergenceWarning, InputError
 from pluralign.reward import em, gibbs, surrogate
-from pluralign.reward.judgements import Judgements, Layout
+from pluralign.reward.judgements import Judgements
 from pluralign.reward.population import Target
 
 SHARED = reward.Response(reward.Davidson(tie_spread=False), rater=reward.Rater(lapse=False))
 
 
 def target(population, votes, phi):
-    return Target(population, Layout.of(Judgements.read(votes, phi), population.groups(votes)))
+    return Target(population, population.layout(votes, Judgements.read(votes, phi)))
 
 
 def strict(simulation, world):
