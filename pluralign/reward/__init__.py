@@ -2,6 +2,7 @@
 
 from pluralign.reward.calibrate import Calibration, calibrate
 from pluralign.reward.checks import criticise
+from pluralign.reward.comparison import AbstractComparison, Davidson, GradedComparison, RaoKupper, Thurstone
 from pluralign.reward.em import VariationalEM
 from pluralign.reward.export import to_arviz
 from pluralign.reward.gibbs import Gibbs
@@ -12,19 +13,7 @@ from pluralign.reward.newcomer import adapt, newcomer
 from pluralign.reward.population import AbstractPopulation, Hierarchical, LowRank, Mixture, Pooled, Population, Voters
 from pluralign.reward.prediction import constant, log_likelihood, log_predictive, predict, score
 from pluralign.reward.reliability import Reliability, reliability
-from pluralign.reward.response import (
-    PLAIN,
-    AbstractComparison,
-    Davidson,
-    GradedComparison,
-    OrderedLogit,
-    PlackettLuce,
-    RaoKupper,
-    Rater,
-    Response,
-    ThreeWay,
-    Thurstone,
-)
+from pluralign.reward.response import PLAIN, OrderedLogit, PlackettLuce, Rater, Response, ThreeWay
 from pluralign.reward.uncertainty import Decomposition, decompose, hidden_context, leverage
 
 __all__ = [

@@ -14,11 +14,12 @@ from numpyro import handlers
 from scipy.stats import binom
 
 from pluralign.errors import InputError
+from pluralign.reward.comparison import GradedComparison
 from pluralign.reward.inference import NUTS, AbstractInference, Draws
 from pluralign.reward.items import advantage
 from pluralign.reward.judgements import FIRST, GRADES, PAIRS, SECOND, TIE, VOTES, Acts, Judgements, Layout
+from pluralign.reward.noise import SHARED
 from pluralign.reward.population import OWN, AbstractPopulation
-from pluralign.reward.response import SHARED, GradedComparison
 from pluralign.reward.together import sample_together
 from pluralign.types import Features, Feedback, FitReport
 

@@ -12,9 +12,9 @@ from pydantic import TypeAdapter
 from pluralign.errors import InputError
 from pluralign.reward.items import advantage
 from pluralign.reward.judgements import PER_ACT, Acts, Judgements
+from pluralign.reward.noise import RATER, SHARED
 from pluralign.reward.population import AbstractPopulation, Population
 from pluralign.reward.prediction import check
-from pluralign.reward.response import RATER, SHARED
 from pluralign.types import Features, Feedback, RewardPosterior
 
 
@@ -169,7 +169,7 @@ def _chains(
 def _people(
     population: AbstractPopulation, known: dict[str, Any], z: Any
 ) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    """Return weights `[annotator objective feature]`, noise, and items as seen by the people at `z [annotator latent]`."""
+    """Return weights `[annotator objective feature]`, noise, items as seen by the people at `z [annotator latent]`."""
     factors = population.items.factors if population.items else 0
     place, z = z[:, :factors], z[:, factors:]
     own = z.shape[1] - population.response.latents()

@@ -13,8 +13,9 @@ from pydantic import TypeAdapter
 
 from pluralign.reward.items import advantage
 from pluralign.reward.judgements import Acts, Judgements
+from pluralign.reward.noise import SHARED, Noise
 from pluralign.reward.population import Population
-from pluralign.reward.response import SHARED, Noise, Response
+from pluralign.reward.response import Response
 from pluralign.types import RewardPosterior
 
 BLOCK = 8_000_000  # entries [draw voter act slot slot] at a time

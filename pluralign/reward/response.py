@@ -1,9 +1,8 @@
 """How utilities become what an annotator says: the response model, rater noise included."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,220 +10,13 @@ import numpy as np
 import numpyro
 from jaxtyping import Float
 from numpyro import distributions as dist
-from pydantic import Field
 
 from pluralign.reward import likelihood
+from pluralign.reward.comparison import Comparison, Davidson
 from pluralign.reward.inference import Draws
-from pluralign.reward.judgements import FIRST, GRADES, PAIRS, SLATES, TIE, VOTES, Acts, Layout
+from pluralign.reward.judgements import GRADES, PAIRS, SLATES, VOTES, Acts, Layout
+from pluralign.reward.noise import RATER, SPREAD, Noise, of_each
 from pluralign.reward.scatter import scattered
-
-Noise = dict[str, Any]
-"""Parameters by name: of raters `[annotator ...]` in the model, per act where a likelihood takes them."""
-
-SHARED = ("base", "slate_tie", "strength_step")
-"""Noise that all annotators share."""
-
-RATER = (
-    "lapse",
-    "temperature",
-    "position",
-    "tie",
-    "threshold",
-    "emphasis",
-    "leniency",
-    "stretch",
-    "agreeing",
-    "passing",
-)
-"""Noise that annotators have each for themselves: `RewardPosterior.rater`."""
-
-
-def _same(value: Any) -> Any:
-    return value
-
-
-SPREAD: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
-    "lapse_logit": ("lapse_scale", "lapse_centre", _same),
-    "temperature": ("temperature_scale", "", jnp.exp),
-    "position": ("position_scale", "position_centre", _same),
-    "tie": ("tie_scale", "tie_centre", _same),
-    "threshold": ("threshold_scale", "threshold_centre", jnp.exp),
-    "leniency": ("leniency_scale", "", _same),
-    "stretch": ("stretch_scale", "", _same),
-    "emphasis": ("emphasis_scale", "", _same),
-    "agreeing": ("agreeing_scale", "agreeing_centre", _same),
-    "passing": ("passing_scale", "passing_centre", _same),
-}
-"""How annotators scatter, each by `link(centre + scale z)`: the sites that hold scale and centre, and the link."""
-
-
-def _own(name: str, layout: Layout, centre: Any, spread: Any, information: Any) -> Any:
-    with numpyro.plate("annotator", layout.annotators):
-        return numpyro.deterministic(name, scattered(name, centre, spread, information))
-
-
-class AbstractComparison(ABC):
-    """How the advantage of the first of two becomes a win, a loss or a tie."""
-
-    @abstractmethod
-    def sample(self, layout: Layout) -> Noise:
-        """Write the model of the parameters; without ties in the data there are none, and ties are impossible."""
-
-    @abstractmethod
-    def log_probability(self, outcome: Any, eta: Any, noise: Noise, strength: Any = 0) -> Any:
-        """Return the log probability of 0 = the first wins, 1 = the second, 2 = tie.
-
-        Args:
-            outcome: as above.
-            eta: utility of the first less that of the second.
-            noise: parameters by name.
-            strength: how strongly the winner is said to be preferred, 0 = not said.
-        """
-
-    def log_outcomes(self, outcome: Any, noise: Noise, strength: Any) -> Any:
-        """Return minus the log probability of this from one who answers at random."""
-        return np.log(3) if "tie" in noise or "threshold" in noise else np.log(2)
-
-
-@dataclass(frozen=True)
-class Davidson(AbstractComparison):
-    """Davidson's (1970) comparisons with ties; Bradley-Terry without.
-
-        P = (exp(eta / 2), exp(-eta / 2), exp(tie[annotator])) / sum
-        tie[annotator] ~ Normal(tie_centre, tie_scale)
-
-    Args:
-        tie_spread: let annotators differ in how readily they call a tie.
-    """
-
-    tie_spread: bool = True
-    kind: Literal["davidson"] = "davidson"
-
-    def sample(self, layout: Layout) -> Noise:
-        """Write the model of tie propensities."""
-        if not layout.ties:
-            return {}
-        tie = numpyro.sample("tie_centre", dist.Normal(0, 1.5))
-        if not self.tie_spread:
-            return {"tie": jnp.broadcast_to(tie, layout.annotators)}
-        scale = numpyro.sample("tie_scale", dist.LogNormal(np.log(0.5), 0.8))
-        return {"tie": _own("tie", layout, tie, scale, 0.08 * layout.judged)}  # a tie is a coin of about 0.1
-
-    def log_probability(self, outcome: Any, eta: Any, noise: Noise, strength: Any = 0) -> Any:
-        """Return the log probability of the outcome, however strongly it was preferred."""
-        return likelihood.davidson(outcome, eta, noise.get("tie"))
-
-
-@dataclass(frozen=True)
-class RaoKupper(AbstractComparison):
-    """Rao and Kupper's (1967) comparisons: a win needs an advantage that exceeds a threshold.
-
-        P(first) = sigmoid(eta - threshold[annotator])
-        P(second) = sigmoid(-eta - threshold[annotator])
-        log threshold[annotator] ~ Normal(threshold_centre, threshold_scale)
-
-    Args:
-        tie_spread: let annotators differ in their thresholds.
-    """
-
-    tie_spread: bool = True
-    kind: Literal["rao-kupper"] = "rao-kupper"
-
-    def sample(self, layout: Layout) -> Noise:
-        """Write the model of thresholds."""
-        return _thresholds(layout, self.tie_spread)
-
-    def log_probability(self, outcome: Any, eta: Any, noise: Noise, strength: Any = 0) -> Any:
-        """Return the log probability of the outcome, however strongly it was preferred."""
-        return likelihood.rao_kupper(outcome, eta, noise.get("threshold", jnp.zeros(())))
-
-
-@dataclass(frozen=True)
-class Thurstone(AbstractComparison):
-    """Thurstone's (1927, case V) comparisons, with ties by a threshold (Glenn and David 1960).
-
-        P(first) = Phi(eta - threshold[annotator])
-        P(second) = Phi(-eta - threshold[annotator])
-        log threshold[annotator] ~ Normal(threshold_centre, threshold_scale)
-
-    `eta` is in standard deviations of the difference, not logits. Phi is the normal distribution function itself.
-
-    Args:
-        tie_spread: let annotators differ in their thresholds.
-    """
-
-    tie_spread: bool = True
-    kind: Literal["thurstone"] = "thurstone"
-
-    def sample(self, layout: Layout) -> Noise:
-        """Write the model of thresholds."""
-        return _thresholds(layout, self.tie_spread)
-
-    def log_probability(self, outcome: Any, eta: Any, noise: Noise, strength: Any = 0) -> Any:
-        """Return the log probability of the outcome, however strongly it was preferred."""
-        return likelihood.thurstone(outcome, eta, noise.get("threshold"))
-
-
-@dataclass(frozen=True)
-class GradedComparison(AbstractComparison):
-    """Comparisons that say how strongly, "slightly better", "much better": an ordered logit of the difference.
-
-        P(the first is better, at least by l) = sigmoid(eta - cut[annotator, l]), and likewise the second
-        cut[annotator, 1] = threshold[annotator] as in Rao and Kupper, 0 if there are no ties
-        cut[annotator, l] = cut[annotator, 1] + exp(emphasis[annotator]) (strength_step[2] + ... + strength_step[l])
-        strength_step ~ LogNormal(0, 0.8), emphasis[annotator] ~ Normal(0, emphasis_scale)
-
-    Agresti's (1992, section 2) cumulative model. A judgement that does not say how
-    strongly is a win by any strength.
-
-    Args:
-        tie_spread: let annotators differ in their thresholds.
-        emphasis: let annotators differ in how readily they use strong words.
-    """
-
-    tie_spread: bool = True
-    emphasis: bool = True
-    kind: Literal["graded"] = "graded"
-
-    def sample(self, layout: Layout) -> Noise:
-        """Write the model of thresholds and of the steps between strengths."""
-        noise = _thresholds(layout, self.tie_spread)
-        if layout.strengths > 1:
-            steps = dist.LogNormal(0, 0.8).expand([layout.strengths - 1]).to_event(1)
-            noise["strength_step"] = numpyro.sample("strength_step", steps)
-            if self.emphasis:
-                scale = numpyro.sample("emphasis_scale", dist.LogNormal(np.log(0.25), 0.8))
-                noise["emphasis"] = _own("emphasis", layout, 0.0, scale, 0.2 * layout.judged)
-        return noise
-
-    def log_probability(self, outcome: Any, eta: Any, noise: Noise, strength: Any = 0) -> Any:
-        """Return the log probability of the outcome with its strength."""
-        threshold = noise.get("threshold", jnp.zeros(()))
-        won = likelihood.rao_kupper(outcome, eta, threshold)
-        if "strength_step" not in noise:
-            return won
-        steps = jnp.exp(noise.get("emphasis", jnp.zeros(())))[..., None] * noise["strength_step"]
-        parts = [jnp.broadcast_to(c, (*eta.shape, c.shape[-1])) for c in (threshold[..., None], steps)]
-        level = jnp.where(outcome == TIE, 0, jnp.where(outcome == FIRST, strength, -strength))
-        said = likelihood.graded_comparison(level, eta, jnp.concatenate(parts, -1))
-        return jnp.where((strength > 0) & (outcome != TIE), said, won)
-
-    def log_outcomes(self, outcome: Any, noise: Noise, strength: Any) -> Any:
-        """Return minus the log probability of this from one who answers at random, any strength as probable."""
-        strengths = noise["strength_step"].shape[-1] + 1 if "strength_step" in noise else 1
-        every = np.log(2 * strengths + ("threshold" in noise))
-        return jnp.where((strength > 0) | (outcome == TIE), every, every - np.log(strengths))
-
-
-def _thresholds(layout: Layout, tie_spread: bool) -> Noise:
-    if not layout.ties:
-        return {}
-    centre = numpyro.sample("threshold_centre", dist.Normal(-0.5, 1))
-    if not tie_spread:
-        return {"threshold": jnp.broadcast_to(jnp.exp(centre), layout.annotators)}
-    scale = numpyro.sample("threshold_scale", dist.LogNormal(np.log(0.5), 0.8))
-    log_threshold = _own("log_threshold", layout, centre, scale, 0.08 * layout.judged)
-    return {"threshold": numpyro.deterministic("threshold", jnp.exp(log_threshold))}
 
 
 @dataclass(frozen=True)
@@ -296,7 +88,7 @@ class OrderedLogit:
         for name, used, typical in (("leniency", self.leniency, 0.5), ("stretch", self.stretch, 0.25)):
             if used:
                 scale = numpyro.sample(f"{name}_scale", dist.LogNormal(np.log(typical), 0.8))
-                noise[name] = _own(name, layout, 0.0, scale, 0.2 * layout.judged)
+                noise[name] = of_each(name, layout, 0.0, scale, 0.2 * layout.judged)
         return noise
 
     def log_probability(self, level: Any, utility: Any, last: Any, noise: Noise) -> Any:
@@ -329,7 +121,7 @@ class ThreeWay:
         for name, spread, information in (("agreeing", 1.0, 0.2), ("passing", 1.0, 0.15)):
             centre = numpyro.sample(f"{name}_centre", dist.Normal(0, 1.5))
             scale = numpyro.sample(f"{name}_scale", dist.LogNormal(np.log(spread), 0.8))
-            noise[name] = _own(name, layout, centre, scale, information * layout.judged)
+            noise[name] = of_each(name, layout, centre, scale, information * layout.judged)
         return noise
 
     def log_probability(self, vote: Any, utility: Any, noise: Noise) -> Any:
@@ -368,13 +160,13 @@ class Rater:
             if self.position_spread:
                 centre = numpyro.sample("position_centre", dist.Normal(0, 0.5))
                 scale = numpyro.sample("position_scale", dist.LogNormal(np.log(0.25), 0.8))
-                noise["position"] = _own("position", layout, centre, scale, 0.15 * layout.judged)
+                noise["position"] = of_each("position", layout, centre, scale, 0.15 * layout.judged)
             else:
                 position = numpyro.sample("position_centre", dist.Normal(0, 0.5))
                 noise["position"] = jnp.broadcast_to(position, layout.annotators)
         if self.temperature:
             scale = numpyro.sample("temperature_scale", dist.LogNormal(np.log(0.3), 0.8))
-            log_temperature = _own("log_temperature", layout, 0.0, scale, 0.1 * layout.judged)
+            log_temperature = of_each("log_temperature", layout, 0.0, scale, 0.1 * layout.judged)
             noise["temperature"] = numpyro.deterministic("temperature", jnp.exp(log_temperature))
         if self.lapse:
             centre = numpyro.sample("lapse_centre", dist.Normal(-3, 1))
@@ -385,9 +177,6 @@ class Rater:
             noise["lapse"] = numpyro.deterministic("lapse", jax.nn.sigmoid(logit))
             noise["lapse_logit"] = logit
         return noise
-
-
-Comparison = Annotated[Davidson | RaoKupper | Thurstone | GradedComparison, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True)

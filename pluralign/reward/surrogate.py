@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from pluralign.errors import InputError
+from pluralign.reward.comparison import Davidson
 from pluralign.reward.judgements import FIRST, PAIRS, SECOND, TIE
 from pluralign.reward.population import Hierarchical, Target
-from pluralign.reward.response import Davidson
 
 POSITION, TIES = 0, 1
 """Places in `shared`, the parameters of the response that all annotators have in common."""

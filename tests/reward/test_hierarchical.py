@@ -11,7 +11,8 @@ from scipy.stats import kstest, laplace
 
 from pluralign import reward
 from pluralign.errors import InputError
-from pluralign.reward.judgements import Design, Judgements
+from pluralign.reward.design import Design
+from pluralign.reward.judgements import Judgements
 from pluralign.types import Choices
 
 SVI = reward.SVI(steps=1500, learning_rate=0.05, draws=200)

@@ -14,11 +14,14 @@ from jaxtyping import Float, Int
 from numpyro import distributions as dist
 
 from pluralign.errors import ConvergenceWarning, InputError
+from pluralign.reward.comparison import GradedComparison
+from pluralign.reward.design import Design
 from pluralign.reward.identify import identify
 from pluralign.reward.inference import NUTS, AbstractInference, Draws
 from pluralign.reward.items import ItemEffects, advantage
-from pluralign.reward.judgements import PAIRS, Design, Judgements, Layout
-from pluralign.reward.response import RATER, GradedComparison, Noise, Response
+from pluralign.reward.judgements import PAIRS, Judgements, Layout
+from pluralign.reward.noise import RATER, Noise
+from pluralign.reward.response import Response
 from pluralign.reward.scatter import scattered
 from pluralign.types import Features, Feedback, FitReport, RewardPosterior
 

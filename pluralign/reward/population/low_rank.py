@@ -11,6 +11,7 @@ from numpyro import distributions as dist
 from pluralign.reward.inference import Draws
 from pluralign.reward.items import ItemEffects
 from pluralign.reward.judgements import Layout
+from pluralign.reward.noise import Noise
 from pluralign.reward.population.base import (
     TOLD,
     AbstractPopulation,
@@ -23,7 +24,7 @@ from pluralign.reward.population.base import (
     objective_plate,
     sample_centre,
 )
-from pluralign.reward.response import Noise, Response
+from pluralign.reward.response import Response
 from pluralign.reward.scatter import scattered
 from pluralign.reward.turn import turned
 from pluralign.types import Feedback

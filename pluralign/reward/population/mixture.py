@@ -15,6 +15,7 @@ from pluralign.errors import InputError
 from pluralign.reward.inference import Draws
 from pluralign.reward.items import ItemEffects
 from pluralign.reward.judgements import Layout
+from pluralign.reward.noise import Noise
 from pluralign.reward.population.base import (
     TOLD,
     AbstractPopulation,
@@ -29,7 +30,7 @@ from pluralign.reward.population.base import (
     objective_plate,
     sample_centre,
 )
-from pluralign.reward.response import Noise, Response
+from pluralign.reward.response import Response
 from pluralign.reward.scatter import scattered
 from pluralign.types import Feedback
 

@@ -10,6 +10,7 @@ from numpyro import distributions as dist
 from pluralign.reward.inference import Draws
 from pluralign.reward.items import ItemEffects
 from pluralign.reward.judgements import Layout
+from pluralign.reward.noise import Noise
 from pluralign.reward.population.base import (
     TOLD,
     AbstractPopulation,
@@ -19,7 +20,7 @@ from pluralign.reward.population.base import (
     check_scale,
     sample_centre,
 )
-from pluralign.reward.response import Noise, Response
+from pluralign.reward.response import Response
 from pluralign.types import Feedback
 
 
