@@ -8,6 +8,7 @@ import numpy as np
 from scipy.special import logsumexp
 from scipy.stats import false_discovery_control
 
+from pluralign.errors import InputError
 from pluralign.reward import discrepancy, leave_out
 from pluralign.reward.discrepancy import ALONE, LOSS
 from pluralign.reward.judgements import Judgements
@@ -76,8 +77,10 @@ def criticise(
 
     Raises:
         InputError: the judgements are not about the posterior's annotators, features, objectives and items; or
-            annotators have no such attribute.
+            annotators have no such attribute; or the model gives probability 0 to what was said.
     """
+    if draws < 1 or judgements < 1:
+        raise InputError(f"draws is {draws} and judgements {judgements}; both must be at least 1.")
     judged = Judgements.read(votes, phi)
     check(posterior, judged, people=True)
     labels = {"everyone": np.ones(judged.annotators, bool)}
@@ -97,8 +100,9 @@ def criticise(
     report = replace(posterior.fit, loo=loo, checks=(*together, *off[:NAMED]), calibration=curves)
     notes = [*_loo_notes(report, len(share)), *_annotator_notes(off, tested)]
     caveats = [*_group_caveats(together), *_annotator_caveats(off, tested), *_calibration_caveats(curves)]
-    report = replace(report, notes=(*report.notes, *notes), caveats=(*report.caveats, *caveats))
-    return replace(posterior, fit=report)
+    said = {"notes": tuple(dict.fromkeys([*report.notes, *notes]))}
+    said["caveats"] = tuple(dict.fromkeys([*report.caveats, *caveats]))
+    return replace(posterior, fit=replace(report, **said))
 
 
 def _left_out(seen: list[Seen], share: np.ndarray) -> tuple[LeaveOneOut, list[np.ndarray]]:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.special import gammainc, gammaincc
 
+from pluralign.errors import InputError
 from pluralign.reward.judgements import FIRST, GRADES, SINGLE, SLATES, TIE, Acts, Block
 from pluralign.reward.pointwise import log_probability
 from pluralign.reward.response import Response
@@ -61,6 +62,11 @@ class Answers:
             else:
                 names, counts, marks = ["passes"], [every], [np.tile(grade == PASS, (len(said), 1))]
         else:
+            if not ties and (said == TIE).any():
+                raise InputError(
+                    "the feedback holds ties, which the model gives probability 0; pass the very feedback that it was "
+                    "fitted to."
+                )
             outcomes = 3 if ties else 2
             flip = block.item[:, 0] > block.item[:, 1]
             turned = lambda said: np.where(flip & (said >= 0) & (said != TIE), 1 - said, said)  # noqa: E731

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import log_softmax, logsumexp
 
+from pluralign.errors import InputError
 from pluralign.reward import discrepancy
 from pluralign.reward.discrepancy import LOSS, Answers
 from pluralign.reward.judgements import FIRST, PAIRS, Acts, Judgements
@@ -80,6 +81,11 @@ def look(posterior: RewardPosterior, judged: Judgements, judgements: int, rng: n
             kept[1] += (mixed**2).sum(0)
             parts.append([np.asarray(acts.total(log_p)), log_p[..., place[some]], first, table])
             parts[-1] = [value[here] for value in parts[-1]]
+        if not np.isfinite(log_sum).all():
+            raise InputError(
+                f"the model gives probability 0 to {int((~np.isfinite(log_sum)).sum())} judgements ({form}): usually "
+                "ties that it has no parameter for; pass the very feedback that it was fitted to."
+            )
         total, log_p, first, table = (np.concatenate(part) for part in zip(*parts, strict=True))
         first_wins = first if form == PAIRS else None
         mean = kept[0] / draws

@@ -317,6 +317,19 @@ def test_what_was_found_is_saved_with_the_posterior(simulation, phi, tastes, tmp
     )
 
 
+def test_what_the_model_excludes_is_an_error_not_an_infinite_loss(simulation, phi, tastes):
+    with pytest.raises(InputError, match="holds ties, which the model gives probability 0"):
+        reward.criticise(known(phi, tastes), say(simulation, phi, tastes, tie=-0.5), phi)
+    with pytest.raises(InputError, match="draws is 0"):
+        reward.criticise(known(phi, tastes), say(simulation, phi, tastes), phi, draws=0)
+
+
+def test_saying_it_twice_says_it_once(simulation, phi, tastes):
+    votes = say(simulation, phi, tastes, position=0.6)
+    once = reward.criticise(known(phi, tastes), votes, phi, judgements=100)
+    assert reward.criticise(once, votes, phi, judgements=100).fit == once.fit
+
+
 def test_people_who_were_not_in_the_fit_are_refused(simulation, phi, tastes):
     with pytest.raises(InputError, match="60 annotators, the posterior was fitted to 5"):
         reward.criticise(known(phi, tastes[:5]), say(simulation, phi, tastes), phi)
