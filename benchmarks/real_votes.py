@@ -219,8 +219,6 @@ MODELS: dict[str, Callable[[], reward.AbstractPopulation]] = {
     "+ mixture of 3": lambda: reward.Mixture(3, response=TEMPERED, items=reward.ItemEffects()),
     "+ low rank 3": lambda: reward.LowRank(3, response=TEMPERED, items=reward.ItemEffects()),
     "+ deviations": lambda: reward.Hierarchical(response=TEMPERED, items=reward.ItemEffects()),
-    "+ low rank 3, items 2": lambda: reward.LowRank(3, response=TEMPERED, items=reward.ItemEffects(factors=2)),
-    "+ deviations, items 2": lambda: reward.Hierarchical(response=TEMPERED, items=reward.ItemEffects(factors=2)),
 }
 DECLARED = "+ low rank 3"  # by `--validate` on llmfao, two outcomes
 DIMENSIONS = {"llmfao": 64, "ukpconvarg1": 32}

@@ -66,7 +66,7 @@ def look(posterior: RewardPosterior, judged: Judgements, judgements: int, rng: n
         answers = plain.padded(acts, block)
         place = np.flatnonzero(acts.counts)[np.argsort(acts.row[acts.counts])]  # of each act of the block
         arrays = (answers.said, answers.marks, answers.counts)
-        parts, kept = [], [np.zeros(len(block)) for _ in range(2)]
+        parts, number, kept = [], np.zeros((0, 0)), [np.zeros(len(block)) for _ in range(2)]
         log_sum = np.full(len(block), -np.inf)
         width = answers.outcomes + 4 * (len(answers.names) + 1)
         for block_draws, counts in in_blocks(posterior, acts, width):
