@@ -115,7 +115,8 @@ def ukpconvarg1(folder: Path) -> Votes:
     arguments = read_csv(folder / "arguments.csv")
     for r in arguments:
         sides.setdefault(r["title"], set()).add(r["topic"])
-    texts = {r["arg_id"]: (r["topic"], r["title"], r["text"]) for r in arguments}
+    # Both stances of a topic are held out together.
+    texts = {r["arg_id"]: (r["topic"], r["topic"].split("_")[0], r["text"]) for r in arguments}
     pairs = {r["pair_id"]: (r["arg1_id"], r["arg2_id"]) for r in read_csv(folder / "pairs.csv")}
     rows = read_csv(folder / "judgments.csv")
     said = [{"a1": FIRST, "a2": SECOND, "equal": TIE}[r["value"]] for r in rows]
@@ -130,6 +131,8 @@ COUNTS = {  # of test rows (seen, new), two-way and three-way: the split is the 
     ("ukpconvarg1", False): (9973, 9331),
     ("ukpconvarg1", True): (12815, 12994),
 }
+
+TOPIC_ROWS = {"llmfao": 1191, "ukpconvarg1": 12418}
 
 
 def by_annotator(votes: Votes, ties: bool, rows: np.ndarray | None = None, seed: int = 0):
@@ -332,6 +335,8 @@ def _caveats(posterior) -> str:
 def topics(name: str, votes: Votes, phi: Features, inference, validate: bool, only: str | None) -> None:
     """Print how well judgements on topics that nobody judged are predicted."""
     train, test = by_topic(votes)
+    if len(test) != TOPIC_ROWS[name]:
+        raise SystemExit(f"{name}: {len(test)} test rows on held-out topics, not {TOPIC_ROWS[name]}; other data?")
     if validate:
         train, test = by_topic(votes, train, seed=2)
     table = header(f"{name}, held-out topics: {len(train):,} judgements to learn from", f"test ({len(test):,})")
