@@ -9,7 +9,7 @@ demo: install
 	$(BIN)/pluralign run configs/quickstart.yaml
 
 test: install .venv/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 install: .venv/.installed
 

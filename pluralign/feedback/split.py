@@ -40,7 +40,9 @@ def holdout(feedback: Feedback, share: float = 0.2, seed: int = 0) -> tuple[Feed
     drawn, graded = _drawn(choices.annotator, share, rng), _drawn(grades.annotator, share, rng)
     if not drawn.any() and not graded.any():
         raise InputError(
-            f"share {share} holds nothing out: it needs annotators with {ENOUGH} choices, and round(share n) above 0."
+            f"share {share} holds nothing out: it needs annotators with {ENOUGH} choices, and round(share n) above 0. "
+            "Where everybody judged once or twice, hold out whole annotators (`holdout: {kind: by-annotator}`) or "
+            "nothing (`holdout: 0`)."
         )
     return (
         replace(feedback, choices=choices.where(~drawn), grades=grades.where(~graded)),
