@@ -158,6 +158,24 @@ def _worst(values: dict[str, float], worst: Callable[[list[float]], float], form
     )
 
 
+def independent(
+    draws: int, *, method: str, seconds: float, caveats: tuple[str, ...], notes: tuple[str, ...]
+) -> FitReport:
+    """Return the report of independent draws from an approximation, which have no chains to compare."""
+    return FitReport(
+        method=method,
+        chains=1,
+        draws=draws,
+        divergences=0,
+        rhat={},
+        ess_bulk={},
+        ess_tail={},
+        seconds=seconds,
+        caveats=caveats,
+        notes=notes,
+    )
+
+
 def variational(
     sites: dict[str, np.ndarray], elbo: Float[np.ndarray, " step"], *, method: str, seconds: float
 ) -> FitReport:
@@ -175,14 +193,9 @@ def variational(
             f"The evidence lower bound still rose by {rise:.2f} nats (standard error {error:.2f}) over the last two "
             "fifths of the steps; take more `steps`, or a larger `learning_rate`."
         )
-    return FitReport(
+    return independent(
+        len(next(iter(sites.values()))),
         method=method,
-        chains=1,
-        draws=len(next(iter(sites.values()))),
-        divergences=0,
-        rhat={},
-        ess_bulk={},
-        ess_tail={},
         seconds=seconds,
         caveats=tuple(caveats),
         notes=(

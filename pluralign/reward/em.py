@@ -69,14 +69,9 @@ class VariationalEM(AbstractInference):
         diagnose.check_finite(sites)
         rise = bound[-1] - bound[-2]
         caveat = f"The evidence lower bound still rose by {rise:.2f} nats in the last step; take more `steps`."
-        report = FitReport(
+        report = diagnose.independent(
+            self.draws,
             method=f"variational EM, {len(bound) - 1} steps",
-            chains=1,
-            draws=self.draws,
-            divergences=0,
-            rhat={},
-            ess_bulk={},
-            ess_tail={},
             seconds=time.perf_counter() - begin,
             caveats=() if rise < self.tolerance else (caveat,),
             notes=(UNDERSTATED,),

@@ -81,14 +81,9 @@ class Laplace(AbstractInference):
             f"The Pareto k of the importance weights is {k:.2f}, where at most {limit:.2f} is good: the posterior is "
             "not the normal distribution at its mode. Use NUTS, or Gibbs."
         )
-        report = FitReport(
+        report = diagnose.independent(
+            self.draws,
             method=f"Laplace's approximation, {len(mode)} unknowns",
-            chains=1,
-            draws=self.draws,
-            divergences=0,
-            rhat={},
-            ess_bulk={},
-            ess_tail={},
             seconds=time.perf_counter() - begin,
             caveats=() if k <= limit else (caveat,),
             notes=(f"Pareto k of the importance weights: {k:.2f}.",),
