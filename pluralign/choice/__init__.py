@@ -14,11 +14,12 @@ from pluralign.choice.lottery import AbstractLottery, MaximalLottery, RandomDict
 from pluralign.choice.orders import Kemeny, RankedPairs
 from pluralign.choice.peers import PrefVoting
 from pluralign.choice.risk import AbstractRisk, CVaR, Mean
+from pluralign.choice.rule import AbstractRule, AbstractWelfare
 from pluralign.choice.scale import AbstractScale, GapScale, NoScale, RangeScale, StdScale, rescale
 from pluralign.choice.scoring import IRV, Approval, Plurality, Positional
 from pluralign.choice.tournament import Black, Borda, Condorcet, Copeland, Minimax, Schulze
 from pluralign.choice.voting import AbstractMargins, AbstractVoting
-from pluralign.choice.welfare import AbstractRule, AbstractWelfare, Maximin, Nash, Utilitarian
+from pluralign.choice.welfare import Maximin, Nash, Utilitarian
 
 __all__ = [
     "IRV",

@@ -14,8 +14,9 @@ from scipy.optimize import linprog
 from pluralign.choice.ballots import Profile, electorates
 from pluralign.choice.lottery import AbstractLottery
 from pluralign.choice.risk import AbstractRisk
+from pluralign.choice.rule import MEAN, AbstractWelfare
 from pluralign.choice.scoring import approved
-from pluralign.choice.welfare import MEAN, AbstractWelfare, Maximin, Nash
+from pluralign.choice.welfare import Maximin, Nash
 from pluralign.errors import InputError, SolveError
 from pluralign.types import Choice, Utilities
 

@@ -13,9 +13,9 @@ from pluralign.choice import game
 from pluralign.choice.ballots import TIE, Margins, Profile, ballots
 from pluralign.choice.orders import smith
 from pluralign.choice.risk import AbstractRisk
+from pluralign.choice.rule import MEAN, AbstractRule
 from pluralign.choice.solve import TOLERANCE
 from pluralign.choice.voting import batched, chosen, counts, neutral
-from pluralign.choice.welfare import MEAN, AbstractRule
 from pluralign.errors import SolveError
 from pluralign.types import Choice, Utilities
 

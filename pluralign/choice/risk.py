@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import cvxpy as cp
+import numpy as np
+from jaxtyping import Float
 
 from pluralign.errors import InputError
 
@@ -23,6 +25,10 @@ class AbstractRisk(ABC):
     def combine(self, w: cp.Expression) -> cp.Expression:
         """Return one concave scalar expression, non-decreasing in every entry of `w[draw]`."""
 
+    def marginal(self, w: Float[np.ndarray, " draw"]) -> tuple[float, Float[np.ndarray, " draw"]] | None:
+        """Return `rho(w)` with one of its supergradients, as formulas; None: cvxpy works them out, slower."""
+        return None
+
     @property
     @abstractmethod
     def words(self) -> str:
@@ -39,6 +45,10 @@ class Mean(AbstractRisk):
     def combine(self, w: cp.Expression) -> cp.Expression:
         """Return `mean_draw w`."""
         return cp.mean(w)  # pyright: ignore[reportReturnType]
+
+    def marginal(self, w: Float[np.ndarray, " draw"]) -> tuple[float, Float[np.ndarray, " draw"]]:
+        """Return the mean; every draw has the same share."""
+        return float(w.mean()), np.full(len(w), 1 / len(w))
 
     @property
     def words(self) -> str:
@@ -70,6 +80,14 @@ class CVaR(AbstractRisk):
         """Return the mean of the `tail * draws` smallest entries, the last one counted in part."""
         k = max(self.tail * w.size, 1.0)
         return cp.sum_smallest(w, k) * (1 / k)
+
+    def marginal(self, w: Float[np.ndarray, " draw"]) -> tuple[float, Float[np.ndarray, " draw"]]:
+        """Return the mean of the worst draws, each of which has the same share, but for the last one."""
+        k = max(self.tail * len(w), 1.0)
+        share = np.zeros(len(w))
+        share[np.argsort(w, kind="stable")] = np.clip(k - np.arange(len(w)), 0, 1) / k
+        # A share of 0 of a draw that is worth -inf is no number.
+        return float(np.sum(share * w, where=share > 0)), share
 
     @property
     def words(self) -> str:

@@ -156,6 +156,16 @@ def rescale(utilities: Utilities, scale: AbstractScale) -> Utilities:
         InputError: a voter with positive mass is indifferent between all candidates in some draw, so the scale's
             unit is 0.
     """
+    zero, unit = measured(utilities, scale)
+    return affine(replace(utilities, scale=scale.words), zero, unit)
+
+
+def measured(utilities: Utilities, scale: AbstractScale) -> tuple[Table, Table]:
+    """Return `(zero, unit)` of a scale on these utilities; 1 is the unit of voters without mass who have none.
+
+    Raises:
+        InputError: a voter with positive mass is indifferent between all candidates in some draw.
+    """
     zero, unit = np.empty(utilities.shape[:2]), np.empty(utilities.shape[:2])
     for draws, values in chunks(utilities):
         # Centring first costs nothing (scales do not feel it) and keeps digits where utilities are far from 0.
@@ -174,7 +184,7 @@ def rescale(utilities: Utilities, scale: AbstractScale) -> Utilities:
             f"({', '.join(named[:5])}{', ...' if len(named) > 5 else ''}), so their utilities have no unit. Give them "
             "mass 0, add prompts whose candidates differ in what they care about, or use NoScale."
         )
-    return affine(replace(utilities, scale=scale.words), zero, np.where(indifferent[None], 1.0, unit))
+    return zero, np.where(indifferent[None], 1.0, unit)
 
 
 def affine(

@@ -34,9 +34,9 @@ from pluralign.types import Certificate, Utilities
 
 qp: Any = clarabel  # compiled, without type stubs
 
-Objective = Callable[[cp.Expression], cp.Expression]
 Table = Float[np.ndarray, "draw voter"]
 Lottery = Float[np.ndarray, "prompt candidate"]
+Concave = Callable[[Table], tuple[float, Table | None]]  # value and supergradient; -inf and None outside the domain
 
 TARGET = 1e-4  # cuts are added until no optimal lottery is farther than this, in mean total variation
 TOLERANCE = 1e-3  # a lottery that is not certified to this is not returned
@@ -48,12 +48,12 @@ SPARE = 20  # newest cuts are kept even without weight
 
 
 def solve(
-    objective: Objective, utilities: Utilities, beta: float, *, name: str, positive: bool, tolerance: float = TOLERANCE
+    f: Concave, utilities: Utilities, beta: float, *, name: str, positive: bool, tolerance: float = TOLERANCE
 ) -> tuple[Lottery, Table, Certificate]:
     """Return the lottery `p ∝ ref exp(tilt / beta)`, its multipliers and its certificate.
 
     Args:
-        objective: makes the concave expression `f(u)` of an expression `u[draw, voter]`.
+        f: concave in `u[draw, voter]`.
         utilities: of voters with positive mass, roughly of size 1.
         beta: price of a nat of divergence.
         name: of the rule, for messages.
@@ -67,7 +67,7 @@ def solve(
     start = utilities.reference
     if positive and not (utilities.expected(start) > 0).all():
         start = _positive(utilities, beta, name)
-    end = _descend(_Concave(objective, utilities.shape[:2]), utilities, beta, start)
+    end = _descend(f, utilities, beta, start)
     found = certify(end, beta, time.perf_counter() - clock)
     # The negation also catches what is not a number.
     if not found.tv_bound <= tolerance:
@@ -96,15 +96,15 @@ def attainable(utilities: Utilities) -> tuple[Table, Table]:
     return low, high
 
 
-class _Concave:
-    """A concave function of `u[draw, voter]`: value and supergradient, both from the rule's own expression."""
+class Stated:
+    """A concave function that is stated as an expression of `u[draw, voter]`: cvxpy finds value and supergradient."""
 
-    def __init__(self, objective: Objective, shape: tuple[int, ...]):
+    def __init__(self, objective: Callable[[cp.Expression], cp.Expression], shape: tuple[int, ...]):
         self.u = cp.Variable(shape)
         self.expression = objective(self.u)
 
     def __call__(self, u: Table) -> tuple[float, Table | None]:
-        """Return the value and a supergradient; None for both outside the domain."""
+        """Return the value and a supergradient; `-inf` and None outside the domain."""
         self.u.value = u
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore", RuntimeWarning)
@@ -148,7 +148,7 @@ def certify(end: Descent, beta: float, seconds: float) -> Certificate:
 
 
 def _descend(
-    f: _Concave, utilities: Utilities, beta: float, start: Lottery, enough: Callable[[Lottery], bool] = lambda _: False
+    f: Concave, utilities: Utilities, beta: float, start: Lottery, enough: Callable[[Lottery], bool] = lambda _: False
 ) -> Descent:
     """Add cuts until the bounds meet, the gap no longer shrinks, or a lottery is `enough`."""
     intercepts, gradients, tilts = np.zeros(0), [], []
@@ -259,7 +259,12 @@ def _positive(utilities: Utilities, beta: float, name: str) -> Lottery:
     Raises:
         SolveError: there is none, or none was found; names who stand in each other's way.
     """
-    worst_off = _Concave(lambda u: cp.min(u), utilities.shape[:2])
+
+    def worst_off(u: Table) -> tuple[float, Table]:
+        slope = np.zeros_like(u)
+        slope[np.unravel_index(u.argmin(), u.shape)] = 1
+        return float(u.min()), slope
+
     found: list[Lottery] = []
 
     def enough(lottery: Lottery) -> bool:

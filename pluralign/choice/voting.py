@@ -11,8 +11,8 @@ from scipy.special import rel_entr
 
 from pluralign.choice.ballots import Margins, Profile, ballots, electorates
 from pluralign.choice.risk import AbstractRisk, Mean
+from pluralign.choice.rule import MEAN, AbstractRule
 from pluralign.choice.solve import best_response
-from pluralign.choice.welfare import MEAN, AbstractRule
 from pluralign.errors import InputError
 from pluralign.types import Certificate, Choice, Utilities
 

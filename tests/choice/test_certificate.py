@@ -6,7 +6,7 @@ import pytest
 from scipy.optimize import minimize
 
 from pluralign import choice
-from pluralign.choice.solve import attainable, best_response, solve
+from pluralign.choice.solve import Stated, attainable, best_response, solve
 from pluralign.errors import SolveError
 from pluralign.types import Utilities
 
@@ -102,7 +102,8 @@ def test_a_start_outside_the_domain_is_left(cone):
 
 def test_an_objective_without_a_domain_in_reach_is_an_error(make):
     with pytest.raises(SolveError, match="made up was not solved"):
-        solve(lambda u: cp.sum(cp.log(u - 100)), make(seed=6), 0.1, name="made up", positive=False)
+        made_up = Stated(lambda u: cp.sum(cp.log(u - 100)), (6, 4))
+        solve(made_up, make(seed=6), 0.1, name="made up", positive=False)
 
 
 def test_the_box_holds_what_can_be_reached_and_is_touched(make):

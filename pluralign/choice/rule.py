@@ -1,0 +1,161 @@
+"""What a rule is, and what those share that maximise a concave welfare at a price for divergence."""
+
+from abc import ABC, abstractmethod
+from dataclasses import replace
+from functools import cached_property
+from typing import ClassVar
+
+import cvxpy as cp
+import numpy as np
+from jaxtyping import Float
+
+from pluralign.choice.risk import AbstractRisk, Mean
+from pluralign.choice.scale import AbstractScale, affine, measured
+from pluralign.choice.solve import Stated, Table, attainable, solve
+from pluralign.errors import InputError
+from pluralign.types import Choice, Linear, LinearReward, Utilities
+
+MEAN = Mean()
+
+
+class AbstractRule(ABC):
+    """A way to turn everyone's utilities into one lottery per prompt.
+
+    Attributes:
+        cautious: True if the rule takes every `risk`; False if it must be `Mean`.
+    """
+
+    cautious: ClassVar[bool] = True
+
+    @abstractmethod
+    def choose(self, utilities: Utilities, risk: AbstractRisk = MEAN, beta: float = 0.1) -> Choice:
+        """Return the lottery, and what trains a policy towards it.
+
+        Args:
+            utilities: of every voter for every candidate, in posterior draws.
+            risk: how draws are combined.
+            beta: price of a nat of divergence from the reference, in units of welfare; positive.
+
+        Raises:
+            InputError: `beta` is not positive, or utilities lie outside the rule's domain.
+            SolveError: the program was not solved to its certificate.
+        """
+
+    @property
+    def name(self) -> str:
+        """The rule's name in configs, file names and reports: its `kind`."""
+        return vars(self)["kind"]
+
+
+class AbstractWelfare(AbstractRule):
+    """A rule that maximises welfare, with caution, at a price for divergence from the reference.
+
+        max_p  rho_draw( W(u[draw, :]) ) - beta mean_x KL(p_x || ref_x),    u[draw, voter] = mean_x sum_y p U
+
+    With `lambda[draw, voter]` the multipliers of `u <= mean_x sum_y p U`, the optimum is
+    `p ∝ ref exp( sum lambda U / beta )`: the rule acts as one reward `sum lambda U`, and the lottery is the
+    Bayesian posterior with likelihood `exp(reward / beta)` (Korbak et al. 2022, RL with KL penalties is better
+    viewed as Bayesian inference). Voters with mass 0 do not enter.
+
+    Attributes:
+        degree: `W(c u) = c^degree W(u)` for every `c > 0` (0: `W(u) + log c`); None claims nothing. It lets the
+            program be solved in good units, and says what `beta` is measured in: 1 = utility, 0 = a pure number.
+        positive: True if `W` is defined only where every utility is positive.
+        scale: on which the rule measures utilities, whatever scale they come on; None: on that one.
+    """
+
+    degree: ClassVar[int | None] = None
+    positive: ClassVar[bool] = False
+    scale: ClassVar[AbstractScale | None] = None
+
+    @abstractmethod
+    def welfare(self, u: cp.Expression, mass: Float[np.ndarray, " voter"]) -> cp.Expression:
+        """Return `W(u)` in every draw, concave and non-decreasing in `u[draw, voter]`; masses are positive.
+
+        It may hold variables of its own that are chosen to make it largest; then `marginal` is needed.
+        """
+
+    def marginal(
+        self, u: Float[np.ndarray, "draw voter"], mass: Float[np.ndarray, " voter"]
+    ) -> tuple[Float[np.ndarray, " draw"], Float[np.ndarray, "draw voter"]] | None:
+        """Return `W(u)` in every draw with one of its supergradients, as formulas; None: cvxpy works them out, slower.
+
+        What lies outside the domain is worth `-inf`, and its supergradient is not read.
+        """
+        return None
+
+    def choose(self, utilities: Utilities, risk: AbstractRisk = MEAN, beta: float = 0.1) -> Choice:
+        """Return the lottery that maximises welfare less divergence, and its certificate; see `AbstractRule.choose`."""
+        if not (np.isfinite(beta) and beta > 0):
+            raise InputError(f"beta is {beta}; the price of a nat of divergence must be positive (try 0.03 to 1).")
+        counts = utilities.mass > 0
+        kept = _only(utilities, counts)
+        own = np.ones(kept.shape[:2])
+        if self.scale is not None:
+            zero, own = measured(kept, self.scale)
+            kept = affine(replace(kept, scale=self.scale.words), zero, own)
+        low, high = attainable(kept)
+        if self.positive and (high <= 0).any():
+            draw, voter = (int(i) for i in np.argwhere(high <= 0)[0])
+            who, hopeless = np.asarray(kept.voters)[voter], int((high <= 0).any(0).sum())
+            raise InputError(
+                f"{self.name} needs positive utilities, but even the best lottery for {who} gives it "
+                f"{high[draw, voter]:.6g} in draw {draw} ({hopeless} of {len(kept.mass)} voters are so, in some draw). "
+                f"The scale is {kept.scale!r}; StdScale and RangeScale make every utility at least 0."
+            )
+        # The program is solved for z = u / unit, where W(u) = slope W(z) + shift.
+        unit, slope, shift = 1.0, 1.0, 0.0
+        if self.degree is not None and risk.homogeneous:
+            unit = float((high - low).mean() or np.abs(high).mean() or 1.0)
+            slope, shift = unit**self.degree, np.log(unit) if self.degree == 0 else 0.0
+        lottery, multipliers, certificate = solve(
+            _Cautious(self, risk, kept.mass, kept.shape[:2]),
+            affine(kept, np.zeros((1, 1)), np.full((1, 1), unit)),
+            beta / slope,
+            name=self.name,
+            positive=self.positive,
+        )
+        certificate = replace(
+            certificate,
+            value=float(slope * certificate.value + shift),
+            upper_bound=float(slope * certificate.upper_bound + shift),
+            gap=float(slope * certificate.gap),
+        )
+        weights = np.zeros(utilities.shape[:2])
+        weights[:, counts] = multipliers * slope / unit / own
+        value = utilities.value
+        reward = LinearReward(np.einsum("sv,svf->f", weights, value.weights)) if isinstance(value, Linear) else None
+        return Choice(self.name, lottery, weights, reward, beta, risk.words, certificate, utilities)
+
+
+class _Cautious:
+    """`rho(W(u))` with a supergradient: by the formulas of rule and risk if both have one, else by cvxpy."""
+
+    def __init__(self, rule: AbstractWelfare, risk: AbstractRisk, mass: np.ndarray, shape: tuple[int, ...]):
+        self.rule, self.risk, self.mass, self.shape = rule, risk, mass, shape
+
+    @cached_property
+    def stated(self) -> Stated:
+        """The expression, made only if it is needed."""
+        return Stated(lambda u: self.risk.combine(self.rule.welfare(u, self.mass)), self.shape)
+
+    def __call__(self, u: Table) -> tuple[float, Table | None]:
+        """Return the value and a supergradient; `-inf` and None outside the domain."""
+        with np.errstate(all="ignore"):
+            inner = self.rule.marginal(u, self.mass)
+            outer = None if inner is None else self.risk.marginal(inner[0])
+        if inner is None or outer is None:
+            return self.stated(u)
+        value, gradient = outer[0], outer[1][:, None] * inner[1]
+        return (value, gradient) if np.isfinite(value) and np.isfinite(gradient).all() else (-np.inf, None)
+
+
+def _only(utilities: Utilities, counts: np.ndarray) -> Utilities:
+    """Return the utilities of the voters for whom `counts` is True."""
+    value = utilities.value
+    if isinstance(value, Linear):
+        value = Linear(value.phi, value.weights[:, counts], value.offset[:, counts])
+    else:
+        value = value[:, counts]
+    voters = tuple(v for v, keep in zip(utilities.voters or (), counts, strict=True) if keep)
+    return replace(utilities, value=value, mass=utilities.mass[counts], voters=voters)
