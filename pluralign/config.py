@@ -18,20 +18,29 @@ from pydantic import Field, TypeAdapter, ValidationError
 from pluralign.artifacts import plain
 from pluralign.choice import (
     IRV,
+    OWA,
+    AlphaFair,
     Approval,
     Black,
     Borda,
+    ChiSquareRobust,
     Condorcet,
     Copeland,
     CVaR,
     EgalitarianLottery,
+    Ellipsoid,
+    Entropic,
     GapScale,
+    Gini,
+    KalaiSmorodinsky,
     Kemeny,
+    KLRobust,
     MaximalLottery,
     Maximin,
     Mean,
     Minimax,
     Nash,
+    NashBargaining,
     NashLottery,
     NoScale,
     Plurality,
@@ -41,8 +50,12 @@ from pluralign.choice import (
     RangeScale,
     RankedPairs,
     Schulze,
+    Semideviation,
     StdScale,
+    TotalVariationRobust,
     Utilitarian,
+    VoterCVaR,
+    WorstCase,
 )
 from pluralign.errors import InputError
 from pluralign.features import Concatenate, Encoder, FineTuned, Items, Lexicon, RandomFourier, Scorers, judged
@@ -60,11 +73,13 @@ FeatureMap = Annotated[
 Inference = Annotated[NUTS | SVI | Gibbs | VariationalEM | Laplace, Field(discriminator="kind")]
 Split = Annotated[ByJudgement | ByAnnotator | ByPrompt | ByTime, Field(discriminator="kind")]
 Scale = Annotated[NoScale | StdScale | RangeScale | GapScale, Field(discriminator="kind")]
-Welfare = Utilitarian | Nash | Maximin
+Welfare = Utilitarian | Nash | Maximin | AlphaFair | KalaiSmorodinsky | NashBargaining
+Ranked = OWA | Gini | VoterCVaR
+Robust = KLRobust | ChiSquareRobust | TotalVariationRobust
 Ordinal = Plurality | Borda | Positional | Copeland | Minimax | Schulze | RankedPairs | Kemeny | Black | IRV | Approval
 Randomised = MaximalLottery | RandomDictatorship | NashLottery | EgalitarianLottery
-Rule = Annotated[Welfare | Ordinal | Condorcet | PrefVoting | Randomised, Field(discriminator="kind")]
-Risk = Annotated[Mean | CVaR, Field(discriminator="kind")]
+Rule = Annotated[Welfare | Ranked | Robust | Ordinal | Condorcet | PrefVoting | Randomised, Field(discriminator="kind")]
+Risk = Annotated[Mean | CVaR | WorstCase | Entropic | Semideviation | Ellipsoid, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True)

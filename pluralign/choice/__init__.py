@@ -13,38 +13,51 @@ from pluralign.choice.fair import EgalitarianLottery, NashLottery
 from pluralign.choice.lottery import AbstractLottery, MaximalLottery, RandomDictatorship
 from pluralign.choice.orders import Kemeny, RankedPairs
 from pluralign.choice.peers import PrefVoting
-from pluralign.choice.risk import AbstractRisk, CVaR, Mean
+from pluralign.choice.ranked import OWA, AbstractRanked, Gini, VoterCVaR
+from pluralign.choice.risk import AbstractRisk, CVaR, Ellipsoid, Entropic, Mean, Semideviation, WorstCase
+from pluralign.choice.robust import AbstractRobust, ChiSquareRobust, KLRobust, TotalVariationRobust
 from pluralign.choice.rule import AbstractRule, AbstractWelfare
 from pluralign.choice.scale import AbstractScale, GapScale, NoScale, RangeScale, StdScale, rescale
 from pluralign.choice.scoring import IRV, Approval, Plurality, Positional
 from pluralign.choice.tournament import Black, Borda, Condorcet, Copeland, Minimax, Schulze
 from pluralign.choice.voting import AbstractMargins, AbstractVoting
-from pluralign.choice.welfare import Maximin, Nash, Utilitarian
+from pluralign.choice.welfare import AlphaFair, KalaiSmorodinsky, Maximin, Nash, NashBargaining, Utilitarian
 
 __all__ = [
     "IRV",
+    "OWA",
     "AbstractLottery",
     "AbstractMargins",
+    "AbstractRanked",
     "AbstractRisk",
+    "AbstractRobust",
     "AbstractRule",
     "AbstractScale",
     "AbstractVoting",
     "AbstractWelfare",
     "Agreement",
+    "AlphaFair",
     "Approval",
     "Black",
     "Borda",
     "CVaR",
+    "ChiSquareRobust",
     "Condorcet",
     "Copeland",
     "EgalitarianLottery",
+    "Ellipsoid",
+    "Entropic",
     "GapScale",
+    "Gini",
+    "KLRobust",
+    "KalaiSmorodinsky",
     "Kemeny",
     "MaximalLottery",
     "Maximin",
     "Mean",
     "Minimax",
     "Nash",
+    "NashBargaining",
     "NashLottery",
     "NoScale",
     "Plurality",
@@ -54,8 +67,12 @@ __all__ = [
     "RangeScale",
     "RankedPairs",
     "Schulze",
+    "Semideviation",
     "StdScale",
+    "TotalVariationRobust",
     "Utilitarian",
+    "VoterCVaR",
+    "WorstCase",
     "agreement",
     "rescale",
     "utilities",

@@ -6,8 +6,10 @@ from typing import ClassVar, Literal
 
 import cvxpy as cp
 import numpy as np
+from cvxpy.transforms.indicator import indicator
 from jaxtyping import Float
 
+from pluralign.choice import ball
 from pluralign.errors import InputError
 
 
@@ -93,3 +95,145 @@ class CVaR(AbstractRisk):
     def words(self) -> str:
         """The measure in words."""
         return f"mean over the worst {100 * self.tail:g} % of posterior draws"
+
+
+@dataclass(frozen=True)
+class WorstCase(AbstractRisk):
+    """Most cautious: the worst of the draws, `rho(w) = min_draw w`.
+
+    More draws make it worse without end, so it says as much about their number as about what is known; `CVaR` does not.
+    """
+
+    kind: Literal["worst-case"] = "worst-case"
+    homogeneous: ClassVar[bool] = True
+
+    def combine(self, w: cp.Expression) -> cp.Expression:
+        """Return `min_draw w`."""
+        return cp.min(w)  # pyright: ignore[reportReturnType]
+
+    def marginal(self, w: Float[np.ndarray, " draw"]) -> tuple[float, Float[np.ndarray, " draw"]]:
+        """Return the least; only (one of) the worst draws has a share."""
+        share = np.zeros(len(w))
+        share[w.argmin()] = 1
+        return float(w.min()), share
+
+    @property
+    def words(self) -> str:
+        """The measure in words."""
+        return "worst posterior draw"
+
+
+@dataclass(frozen=True)
+class Entropic(AbstractRisk):
+    """Exponential utility: `rho(w) = -1/theta log mean_draw exp(-theta w)` (Foellmer and Schied 2002).
+
+    About `mean - theta var / 2` where draws are near each other; it goes from the mean to the worst draw as theta
+    grows. A draw that is worse by `1 / theta` counts e times as much, so theta has a unit, one over welfare's: after
+    a change of scale the same number means another caution, and with it the program cannot be solved in good units.
+
+    Args:
+        theta: aversion, positive, in one over units of welfare.
+    """
+
+    theta: float = 1.0
+    kind: Literal["entropic"] = "entropic"
+
+    def __post_init__(self):
+        if not (np.isfinite(self.theta) and self.theta > 0):
+            raise InputError(f"theta is {self.theta}; aversion must be positive and finite (Mean has none).")
+
+    def combine(self, w: cp.Expression) -> cp.Expression:
+        """Return the log of the mean of exponentials."""
+        return cp.log_sum_exp(-self.theta * w - np.log(w.size)) * (-1 / self.theta)
+
+    def marginal(self, w: Float[np.ndarray, " draw"]) -> tuple[float, Float[np.ndarray, " draw"]]:
+        """Return the certainty equivalent; a draw's share is proportional to `exp(-theta w)`."""
+        least = w.min()
+        weight = np.exp(-self.theta * (w - least))
+        return float(least - np.log(weight.mean()) / self.theta), weight / weight.sum()
+
+    @property
+    def words(self) -> str:
+        """The measure in words."""
+        return f"entropic over posterior draws, theta {self.theta:g}"
+
+
+@dataclass(frozen=True)
+class Semideviation(AbstractRisk):
+    """Mean less `k` semideviations: `rho(w) = mean(w) - k sqrt(mean(max(mean(w) - w, 0)^2))`.
+
+    Only what falls short of the mean is a risk (seen as a loss, its upper semideviation). For `k` at most 1 it never
+    falls when a draw gets better (Ogryczak and Ruszczynski 1999). `mean - k std` does for
+    `k > 1 / sqrt(draws - 1)`: one very good draw raises the standard deviation by more than the mean. It is therefore
+    no risk measure here, but see `cautious`, and `Ellipsoid`.
+
+    Args:
+        k: semideviations subtracted, in [0, 1].
+    """
+
+    k: float = 1.0
+    kind: Literal["semideviation"] = "semideviation"
+    homogeneous: ClassVar[bool] = True
+
+    def __post_init__(self):
+        if not 0 <= self.k <= 1:
+            raise InputError(f"k is {self.k}; beyond [0, 1] a better draw may count as worse. Use Ellipsoid or CVaR.")
+
+    def combine(self, w: cp.Expression) -> cp.Expression:
+        """Return the largest `rho(y)` of any `y <= w`, which is `rho(w)`, since rho never falls."""
+        y = cp.Variable(w.shape)
+        short = cp.pos(cp.sum(y) / w.size - y)
+        return cp.sum(y) / w.size - self.k / np.sqrt(w.size) * cp.norm(short, 2) - indicator([y <= w])
+
+    def marginal(self, w: Float[np.ndarray, " draw"]) -> tuple[float, Float[np.ndarray, " draw"]]:
+        """Return the value; a draw has an equal share, and more if it falls short."""
+        short = np.maximum(w.mean() - w, 0)
+        deviation = np.sqrt((short**2).mean())
+        push = (short - short.mean()) / deviation if deviation > 0 else short
+        return float(w.mean() - self.k * deviation), (1 + self.k * push) / len(w)
+
+    @property
+    def words(self) -> str:
+        """The measure in words."""
+        return f"mean less {self.k:g} semideviations over posterior draws"
+
+
+@dataclass(frozen=True)
+class Ellipsoid(AbstractRisk):
+    """Pessimism: the least mean of welfare under any weights of the draws near equal ones.
+
+    `rho(w) = min { q · w : q on the simplex, sqrt(draws) |q - 1/draws|_2 <= radius }`. As long as no weight falls to 0
+    this is `mean - radius std` (ddof 0); beyond, the best draws stop to count, so that unlike `mean - radius std` it
+    never falls when a draw gets better. For a Gaussian posterior, linear rewards and many draws it is the least reward
+    in the confidence ellipsoid `|theta - mean|_precision <= radius`, as in the pessimistic policy of Zhu, Jiao and
+    Jordan (2023): its lottery is that for one weight vector, `sum_draw q w[draw]`, in the hull of the draws. What they
+    call the reference vector is the zero of the scale: the reference policy on `NoScale` and `GapScale`.
+
+    Args:
+        radius: of the ellipsoid in standard deviations, at least 0; from `sqrt(draws - 1)` on it is `WorstCase`.
+    """
+
+    radius: float = 1.0
+    kind: Literal["ellipsoid"] = "ellipsoid"
+    homogeneous: ClassVar[bool] = True
+
+    def __post_init__(self):
+        if not (np.isfinite(self.radius) and self.radius >= 0):
+            raise InputError(f"radius is {self.radius}; it must be finite and not negative.")
+
+    def combine(self, w: cp.Expression) -> cp.Expression:
+        """Return the dual, `max_c c - sqrt((1 + radius^2) mean_draw max(c - w, 0)^2)`."""
+        if self.radius == 0:  # c would be infinite
+            return cp.mean(w)  # pyright: ignore[reportReturnType]
+        level = cp.Variable()
+        return level - np.sqrt((1 + self.radius**2) / w.size) * cp.norm(cp.pos(level - w), 2)
+
+    def marginal(self, w: Float[np.ndarray, " draw"]) -> tuple[float, Float[np.ndarray, " draw"]]:
+        """Return the least mean; a draw's share is its worst weight."""
+        q = ball.chi_square(w[None], np.full(len(w), 1 / len(w)), self.radius**2)[0]
+        return float(q @ w), q
+
+    @property
+    def words(self) -> str:
+        """The measure in words."""
+        return f"worst posterior mean within {self.radius:g} standard deviations"

@@ -1,0 +1,91 @@
+"""Worst weights near given ones: `argmin_q sum q u` over a ball of masses `q` around `m`, for each row of `u`."""
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+Rows = Float[np.ndarray, "row entry"]
+Mass = Float[np.ndarray, " entry"]  # positive, sums to 1
+STEPS = 100  # of a search for a root, at most; Newton's method takes about six
+
+
+def relative_entropy(u: Rows, mass: Mass, radius: float) -> Rows:
+    """Return the worst `q` with `sum q log(q / m) <= radius`: `q ∝ m exp(-theta u)`.
+
+    Theta is as large as the ball allows. Newton's method is for the square root of the divergence, which is nearly
+    linear in theta where the ball is small; a step that leaves the interval that holds the root is not taken.
+    """
+    above, worst = _above(u)
+    held = (worst * mass).sum(1)
+    alone = radius >= -np.log(held)  # the ball reaches those who are worst off and nobody else
+    q = np.where(alone[:, None], worst * mass / held[:, None], mass)
+    rows = np.flatnonzero(~alone) if radius > 0 else np.zeros(0, int)
+    low, high = np.zeros(len(u)), np.full(len(u), np.inf)
+    spread = above**2 @ mass - (above @ mass) ** 2
+    theta = np.sqrt(2 * radius / np.maximum(spread, 1e-300))
+    for _ in range(STEPS):
+        if not len(rows):
+            break
+        a, t = above[rows], theta[rows]
+        weight = mass * np.exp(-t[:, None] * a)
+        total = weight.sum(1)
+        weight /= total[:, None]
+        mean = (weight * a).sum(1)
+        divergence = np.maximum(-t * mean - np.log(total), 0)
+        inside = divergence <= radius
+        q[rows[inside]] = weight[inside]
+        low[rows[inside]], high[rows[~inside]] = t[inside], t[~inside]
+        root = np.sqrt(divergence)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            newton = t + 2 * root * (np.sqrt(radius) - root) / (t * ((weight * a**2).sum(1) - mean**2))
+        bound = np.where(np.isfinite(high[rows]), (low[rows] + high[rows]) / 2, 2 * t)
+        theta[rows] = np.where((newton > low[rows]) & (newton < high[rows]), newton, bound)
+        near = np.abs(divergence - radius) <= 1e-13 + 1e-11 * radius
+        q[rows[near]] = weight[near]
+        rows = rows[~near]
+    return q
+
+
+def chi_square(u: Rows, mass: Mass, radius: float) -> Rows:
+    """Return the worst `q` with `sum (q - m)^2 / m <= radius`: `q ∝ m max(c - u, 0)`, in closed form.
+
+    With k entries below `c`, of mass `A`, mean `mu` and variance `V`, the ball is touched at
+    `c = mu + sqrt(V / ((1 + radius) A - 1))`. Those below are the entries at which the divergence still is too large.
+    """
+    above, worst = _above(u)
+    order = above.argsort(1, kind="stable")
+    x, m = np.take_along_axis(above, order, 1), mass[order]
+    a, b, c = (np.cumsum(part, 1) for part in (m, m * x, m * x**2))
+    a = np.minimum(a / a[:, -1:], 1.0)
+    # At the level of each entry, from those before it; the divergence falls as the level rises.
+    before = [np.pad(part, ((0, 0), (1, 0)))[:, :-1] for part in (a, b, c)]
+    square, linear = before[0] * x**2 - 2 * before[1] * x + before[2], before[0] * x - before[1]
+    below = (square > (1 + radius) * linear**2) | (x == 0)
+    slack = radius * a - (1 - a)
+    k = np.maximum(below.sum(1) - 1, np.minimum((slack <= 0).sum(1), u.shape[1] - 1))[:, None]
+    size, mean = np.take_along_axis(a, k, 1), np.take_along_axis(b / a, k, 1)
+    variance = np.maximum(np.take_along_axis(c, k, 1) / size - mean**2, 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        level = mean + np.sqrt(variance / np.take_along_axis(slack, k, 1))
+        q = mass * np.maximum(level - above, 0)
+        q /= q.sum(1, keepdims=True)
+    held = (worst * mass).sum(1, keepdims=True)
+    q = np.where((1 + radius) * held >= 1, worst * mass / held, q)
+    return np.where(np.isfinite(level) | ((1 + radius) * held >= 1), q, mass)
+
+
+def total_variation(u: Rows, mass: Mass, radius: float) -> Rows:
+    """Return the worst `q` with `sum |q - m| / 2 <= radius`: as much mass moves from the best to the worst off."""
+    order = u.argsort(1, kind="stable")
+    stays = np.minimum(mass[order].cumsum(1), max(1 - radius, 0.0))
+    sorted_q = np.diff(stays, axis=1, prepend=0.0)
+    sorted_q[:, 0] += 1 - stays[:, -1]
+    q = np.empty_like(u)
+    np.put_along_axis(q, order, sorted_q, 1)
+    return q
+
+
+def _above(u: Rows) -> tuple[Rows, Bool[np.ndarray, "row entry"]]:
+    """Return how far each entry is above the row's least, in units of the row's range, and which are the least."""
+    above = u - u.min(1, keepdims=True)
+    largest = above.max(1, keepdims=True)
+    return above / np.where(largest > 0, largest, 1.0), above == 0
