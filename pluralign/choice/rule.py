@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float
 
 from pluralign.choice.risk import AbstractRisk, Mean
-from pluralign.choice.scale import AbstractScale, affine, measured
-from pluralign.choice.solve import Stated, Table, attainable, solve
+from pluralign.choice.scale import AbstractScale, affine, measured, spread
+from pluralign.choice.solve import Stated, Table, solve
 from pluralign.errors import InputError
 from pluralign.types import Choice, Linear, LinearReward, Utilities
 
@@ -89,28 +89,19 @@ class AbstractWelfare(AbstractRule):
         if not (np.isfinite(beta) and beta > 0):
             raise InputError(f"beta is {beta}; the price of a nat of divergence must be positive (try 0.03 to 1).")
         counts = utilities.mass > 0
-        kept = _only(utilities, counts)
+        kept = utilities if counts.all() else _only(utilities, counts)
         own = np.ones(kept.shape[:2])
         if self.scale is not None:
             zero, own = measured(kept, self.scale)
             kept = affine(replace(kept, scale=self.scale.words), zero, own)
-        low, high = attainable(kept)
-        if self.positive and (high <= 0).any():
-            draw, voter = (int(i) for i in np.argwhere(high <= 0)[0])
-            who, hopeless = np.asarray(kept.voters)[voter], int((high <= 0).any(0).sum())
-            raise InputError(
-                f"{self.name} needs positive utilities, but even the best lottery for {who} gives it "
-                f"{high[draw, voter]:.6g} in draw {draw} ({hopeless} of {len(kept.mass)} voters are so, in some draw). "
-                f"The scale is {kept.scale!r}; StdScale and RangeScale make every utility at least 0."
-            )
-        # The program is solved for z = u / unit, where W(u) = slope W(z) + shift.
-        unit, slope, shift = 1.0, 1.0, 0.0
+        # In units of `unit`, W(u) = slope W(u / unit) + shift: welfare over slope is of size 1, whatever utilities are.
+        slope, shift = 1.0, 0.0
         if self.degree is not None and risk.homogeneous:
-            unit = float((high - low).mean() or np.abs(high).mean() or 1.0)
+            unit = float(spread(kept) or np.abs(kept.expected(kept.reference)).mean() or 1.0)
             slope, shift = unit**self.degree, np.log(unit) if self.degree == 0 else 0.0
         lottery, multipliers, certificate = solve(
-            _Cautious(self, risk, kept.mass, kept.shape[:2]),
-            affine(kept, np.zeros((1, 1)), np.full((1, 1), unit)),
+            _Cautious(self, risk, kept.mass, kept.shape[:2], slope, shift),
+            kept,
             beta / slope,
             name=self.name,
             positive=self.positive,
@@ -122,17 +113,25 @@ class AbstractWelfare(AbstractRule):
             gap=float(slope * certificate.gap),
         )
         weights = np.zeros(utilities.shape[:2])
-        weights[:, counts] = multipliers * slope / unit / own
+        weights[:, counts] = multipliers * slope / own
         value = utilities.value
-        reward = LinearReward(np.einsum("sv,svf->f", weights, value.weights)) if isinstance(value, Linear) else None
+        reward = LinearReward(np.ravel(weights) @ value.weights.reshape(weights.size, -1)) if isinstance(value, Linear) else None
         return Choice(self.name, lottery, weights, reward, beta, risk.words, certificate, utilities)
 
 
 class _Cautious:
-    """`rho(W(u))` with a supergradient: by the formulas of rule and risk if both have one, else by cvxpy."""
+    """`(rho(W(u)) - shift) / slope` with a supergradient: by the formulas of rule and risk if both have one, else by cvxpy."""
 
-    def __init__(self, rule: AbstractWelfare, risk: AbstractRisk, mass: np.ndarray, shape: tuple[int, ...]):
-        self.rule, self.risk, self.mass, self.shape = rule, risk, mass, shape
+    def __init__(
+        self,
+        rule: AbstractWelfare,
+        risk: AbstractRisk,
+        mass: np.ndarray,
+        shape: tuple[int, ...],
+        slope: float,
+        shift: float,
+    ):
+        self.rule, self.risk, self.mass, self.shape, self.slope, self.shift = rule, risk, mass, shape, slope, shift
 
     @cached_property
     def stated(self) -> Stated:
@@ -144,10 +143,13 @@ class _Cautious:
         with np.errstate(all="ignore"):
             inner = self.rule.marginal(u, self.mass)
             outer = None if inner is None else self.risk.marginal(inner[0])
-        if inner is None or outer is None:
-            return self.stated(u)
-        value, gradient = outer[0], outer[1][:, None] * inner[1]
-        return (value, gradient) if np.isfinite(value) and np.isfinite(gradient).all() else (-np.inf, None)
+            if inner is None or outer is None:
+                value, gradient = self.stated(u)
+            else:
+                value, gradient = outer[0], outer[1][:, None] * inner[1]
+        if gradient is None or not (np.isfinite(value) and np.isfinite(gradient).all()):
+            return -np.inf, None
+        return (value - self.shift) / self.slope, gradient / self.slope
 
 
 def _only(utilities: Utilities, counts: np.ndarray) -> Utilities:

@@ -211,3 +211,20 @@ def chunks(utilities: Utilities) -> Iterator[tuple[slice, Values]]:
             yield part, part_of.dense()
         else:
             yield part, value[part]
+
+
+def spread(utilities: Utilities) -> float:
+    """Return the standard deviation of utilities within a prompt under the reference, mean over draws and voters."""
+    reference, value = utilities.reference / len(utilities.reference), utilities.value
+    if isinstance(value, Linear):
+        # The variance of `phi · w` is `w^T cov(phi) w`: the table is never written out.
+        centred = value.phi - np.einsum("xy,xyf->xf", utilities.reference, value.phi)[:, None]
+        covariance = np.einsum("xy,xyf,xyg->fg", reference, centred, centred, optimize=True)
+        flat = value.weights.reshape(-1, value.weights.shape[-1])
+        variance = [np.einsum("nf,nf->n", part @ covariance, part) for part in np.array_split(flat, len(value.weights))]
+    else:
+        variance = [
+            np.einsum("svxy,xy->sv", (v - np.einsum("svxy,xy->svx", v, utilities.reference)[..., None]) ** 2, reference)
+            for _, v in chunks(utilities)
+        ]
+    return float(np.mean([np.sqrt(np.maximum(v, 0)).mean() for v in variance]))

@@ -29,7 +29,7 @@ from jaxtyping import Float
 from scipy.special import rel_entr
 
 from pluralign.choice.scale import best, chunks, worst
-from pluralign.errors import SolveError
+from pluralign.errors import InputError, SolveError
 from pluralign.types import Certificate, Utilities
 
 qp: Any = clarabel  # compiled, without type stubs
@@ -257,8 +257,18 @@ def _positive(utilities: Utilities, beta: float, name: str) -> Lottery:
     """Return a lottery that gives every voter a positive utility in every draw.
 
     Raises:
+        InputError: even the best lottery for somebody does not; names who.
         SolveError: there is none, or none was found; names who stand in each other's way.
     """
+    _, high = attainable(utilities)
+    if (high <= 0).any():
+        draw, voter = (int(i) for i in np.argwhere(high <= 0)[0])
+        who, hopeless = np.asarray(utilities.voters)[voter], int((high <= 0).any(0).sum())
+        raise InputError(
+            f"{name} needs positive utilities, but even the best lottery for {who} gives it {high[draw, voter]:.6g} in "
+            f"draw {draw} ({hopeless} of {high.shape[1]} voters are so, in some draw). The scale is "
+            f"{utilities.scale!r}; StdScale and RangeScale make every utility at least 0."
+        )
 
     def worst_off(u: Table) -> tuple[float, Table]:
         slope = np.zeros_like(u)
