@@ -18,6 +18,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from pluralign.artifacts import plain
 from pluralign.choice import (
     IRV,
+    LCPO,
     OWA,
     AlphaFair,
     Approval,
@@ -35,6 +36,8 @@ from pluralign.choice import (
     KalaiSmorodinsky,
     Kemeny,
     KLRobust,
+    LeximaxPlurality,
+    LinearKemeny,
     MaximalLottery,
     Maximin,
     Mean,
@@ -78,7 +81,10 @@ Ranked = OWA | Gini | VoterCVaR
 Robust = KLRobust | ChiSquareRobust | TotalVariationRobust
 Ordinal = Plurality | Borda | Positional | Copeland | Minimax | Schulze | RankedPairs | Kemeny | Black | IRV | Approval
 Randomised = MaximalLottery | RandomDictatorship | NashLottery | EgalitarianLottery
-Rule = Annotated[Welfare | Ranked | Robust | Ordinal | Condorcet | PrefVoting | Randomised, Field(discriminator="kind")]
+LinearRule = LCPO | LeximaxPlurality | LinearKemeny
+Rule = Annotated[
+    Welfare | Ranked | Robust | Ordinal | Condorcet | PrefVoting | Randomised | LinearRule, Field(discriminator="kind")
+]
 Risk = Annotated[Mean | CVaR | WorstCase | Entropic | Semideviation | Ellipsoid, Field(discriminator="kind")]
 
 
@@ -128,6 +134,7 @@ class Experiment:
         risk: how posterior draws are combined.
         beta: price of a nat of divergence from the reference, in units of welfare.
         draws: posterior draws that enter the rules.
+        enough: the data decide on a prompt if some candidate wins with at least this probability.
         policy: how policies are trained; none trains nothing.
         train: kinds of the rules that policies are trained for.
         sampling: how trained policies are measured.
@@ -147,6 +154,7 @@ class Experiment:
     risk: Risk = field(default_factory=Mean)
     beta: float = 0.1
     draws: int = 100
+    enough: float = 0.5
     policy: DPO | None = None
     train: tuple[str, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
@@ -156,6 +164,8 @@ class Experiment:
     def __post_init__(self):
         if isinstance(self.holdout, float | int) and not 0 <= self.holdout < 1:
             raise InputError(f"holdout is {self.holdout}; a share of judgements lies in [0, 1).")
+        if not 0 < self.enough <= 1:
+            raise InputError(f"enough is {self.enough}; the probability from which the data decide lies in (0, 1].")
         if judged(self.features) and self.holdout != 0:
             raise InputError(
                 "features are fine-tuned on all judgements, those held out among them, so that held-out scores would "

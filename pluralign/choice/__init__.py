@@ -9,7 +9,9 @@ rankings as well, `choice.Schulze().winners(rankings)`, or margins in batches, `
 
 from pluralign.choice.agree import Agreement, agreement
 from pluralign.choice.build import utilities
+from pluralign.choice.decision import Disagreement, Gains, decide, decisions, disagreement, gains
 from pluralign.choice.fair import EgalitarianLottery, NashLottery
+from pluralign.choice.linear import LCPO, AbstractLinear, LeximaxPlurality, LinearKemeny
 from pluralign.choice.lottery import AbstractLottery, MaximalLottery, RandomDictatorship
 from pluralign.choice.orders import Kemeny, RankedPairs
 from pluralign.choice.peers import PrefVoting
@@ -25,7 +27,9 @@ from pluralign.choice.welfare import AlphaFair, KalaiSmorodinsky, Maximin, Nash,
 
 __all__ = [
     "IRV",
+    "LCPO",
     "OWA",
+    "AbstractLinear",
     "AbstractLottery",
     "AbstractMargins",
     "AbstractRanked",
@@ -44,7 +48,9 @@ __all__ = [
     "ChiSquareRobust",
     "Condorcet",
     "Copeland",
+    "Disagreement",
     "EgalitarianLottery",
+    "Gains",
     "Ellipsoid",
     "Entropic",
     "GapScale",
@@ -52,6 +58,8 @@ __all__ = [
     "KLRobust",
     "KalaiSmorodinsky",
     "Kemeny",
+    "LeximaxPlurality",
+    "LinearKemeny",
     "MaximalLottery",
     "Maximin",
     "Mean",
@@ -74,6 +82,10 @@ __all__ = [
     "VoterCVaR",
     "WorstCase",
     "agreement",
+    "decide",
+    "decisions",
+    "disagreement",
+    "gains",
     "rescale",
     "utilities",
 ]
