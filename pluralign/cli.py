@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
@@ -67,20 +67,30 @@ class Check:
 
 @dataclass(frozen=True)
 class Compare:
-    """Apply every rule of a finished run to its posterior: what each gives to whom.
+    """Apply every rule to the posterior of a finished run: what each gives to whom, and how sure its decisions are.
+
+    Writes a figure (compare.svg, compare.png) and every number (compare.json).
 
     Attributes:
         run: folder of the run.
+        rules: "all" are those of the experiment and every other that has no number to be set.
+        enough: the data decide on a prompt if some candidate wins with at least this probability; default: as the run.
+        out: folder for figure and numbers; default: the run's.
     """
 
     run: tyro.conf.Positional[Path]
+    rules: Literal["all", "experiment"] = "all"
+    enough: float | None = None
+    out: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
 
     def __call__(self, overrides: dict[str, str]) -> None:
         """Carry the command out."""
         from pluralign import pipeline
 
         _refuse(overrides)
-        console.print(pipeline.compare(self.run))
+        found = pipeline.compare(self.run, self.rules, self.enough, self.out)
+        console.print(found)
+        console.print(f"Figure: [bold]{found.figures[0]}[/bold]  (every number: {found.json})")
 
 
 @dataclass(frozen=True)

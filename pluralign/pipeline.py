@@ -1,6 +1,6 @@
 """The stages in order. Each writes an artifact under the run folder and is skipped while its inputs are unchanged.
 
-    feedback -> features -> posterior -> scores -> choices/<rule> -> policies/<rule> -> evaluation -> report
+    feedback -> features -> posterior -> scores -> choices/<rule>, decisions -> policies/<rule> -> evaluation -> report
 
 A stage's key is a hash of its own configuration and of the keys before it, so a change is followed by exactly the
 stages that depend on it, and a run that was killed goes on at the stage where it was (training: at its checkpoint).
@@ -8,21 +8,21 @@ stages that depend on it, and a run that was killed goes on at the stage where i
 
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 from jaxtyping import Float
 from rich.console import Console
-from rich.table import Table
 
 from pluralign import __version__, artifacts, choice, config, feedback, policy, report, reward
-from pluralign.config import Experiment
-from pluralign.errors import ConvergenceWarning
+from pluralign.config import Experiment, Rule
+from pluralign.errors import ConvergenceWarning, InputError, PluralignError
 from pluralign.types import (
     Choice,
+    Decisions,
     Estimate,
     Evaluation,
     Features,
@@ -39,6 +39,7 @@ from pluralign.types import (
 T = TypeVar("T")
 MOST_GROUPS = 12  # values of an attribute whose groups are looked at
 BOOTSTRAP = 400  # resamples of prompts behind an interval
+PATIENCE = 120  # seconds in which a rule has to decide in every draw
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,12 @@ def run(experiment: Experiment, out: str | Path, console: Console | None = None)
         )
         for rule in e.rules
     }
+    stages.run(
+        "decisions",
+        Decisions,
+        artifacts.digest(key, e.rules, e.enough),
+        lambda: choice.decisions(e.rules, utilities, e.enough, PATIENCE),
+    )
     trained = {name: _train(e, choices[name], votes, phi, folder, console) for name in e.train}
     key = artifacts.digest(key, e.sampling, [artifacts.hash_of(folder / "policies" / n / "policy") for n in trained])
     stages.run(
@@ -123,33 +130,79 @@ def run(experiment: Experiment, out: str | Path, console: Console | None = None)
     return report.write(folder, groups=e.groups)
 
 
-def compare(run_folder: str | Path) -> Table:
-    """Return what every rule of a finished run gives to each group, decided anew on the run's posterior.
+def compare(
+    run_folder: str | Path,
+    rules: Literal["all", "experiment"] = "all",
+    enough: float | None = None,
+    out: str | Path | None = None,
+) -> report.Comparison:
+    """Return what every rule makes of a finished run's posterior, and how sure that is, as tables and a figure.
+
+    Args:
+        run_folder: of the run.
+        rules: those of the experiment, or these and every rule that has no number to be set.
+        enough: the data decide on a prompt if some candidate wins with at least this probability; None: as the run.
+        out: folder for `compare.json`, `compare.svg` and `compare.png`; None: the run's.
 
     Raises:
-        InputError: the folder holds no finished posterior.
+        InputError: the folder holds no finished posterior, or `enough` is not in (0, 1].
     """
     folder = Path(run_folder)
+    if not (folder / "experiment.yaml").exists() or artifacts.key_of(folder / "posterior") is None:
+        raise InputError(
+            f"{folder} holds no finished posterior; give the folder that `pluralign run` wrote, such as "
+            "runs/quickstart, once its posterior is there (run it again, it goes on where it was)."
+        )
     e = config.load(folder / "experiment.yaml")
     votes = artifacts.load(folder / "feedback", Feedback)
     posterior, phi = RewardPosterior.load(folder / "posterior"), artifacts.load(folder / "features", Features)
     seen, _ = _split_prompts(votes, e.sampling.prompts, e.seed)
     utilities = choice.utilities(posterior, phi, scale=e.scale, draws=e.draws, prompts=seen, objectives=e.objectives)
+    compared = _every_rule(e.rules) if rules == "all" else e.rules
     groups = np.array(voter_groups(e, posterior, votes))
-    before = utilities.expected(utilities.reference)
-    table = Table(
-        "rule", *dict.fromkeys(groups), "everyone", title="Gain over the reference, with 90 % interval", box=None
-    )
-    for rule in e.rules:
-        gain = utilities.expected(rule.choose(utilities, risk=e.risk, beta=e.beta).lottery) - before
-        cells = []
-        for counts in (*(groups == g for g in dict.fromkeys(groups)), np.ones(len(groups), bool)):
-            values = gain[:, counts] @ utilities.mass[counts] / utilities.mass[counts].sum()
-            x = interval(values.mean(), values)
-            cells.append(f"{x.mean:+.2f} [{x.low:+.2f}, {x.high:+.2f}]")
-        table.add_row(rule.name, *cells)
-    table.caption = "\n".join([f"unit: {utilities.scale}", *(f"† {caveat}" for caveat in utilities.caveats)])
-    return table
+    gains, reasons = [], {}
+    for rule in compared:
+        try:
+            gains += _gains(rule.choose(utilities, risk=e.risk, beta=e.beta), groups)
+        except PluralignError as error:
+            reasons[rule.name] = str(error)
+    decided = choice.decisions(compared, utilities, e.enough if enough is None else enough, PATIENCE)
+    tables = {
+        "run": folder.resolve().name,
+        "rules": [rule.name for rule in compared],
+        "unit": utilities.scale,
+        "risk": e.risk.words,
+        "beta": e.beta,
+        "gains": gains,
+        "decisions": report.decisions(decided),
+        "reasons": reasons,
+        "caveats": utilities.caveats,
+    }
+    return report.compared(tables, folder if out is None else out)
+
+
+def _every_rule(known: Sequence[Rule]) -> list[Rule]:
+    """Return these rules and all others that have no number to be set: no field but switches that are off."""
+    (union, *_), have = get_args(Rule), {rule.name for rule in known}
+    plain = [k for k in get_args(union) if all(f.name == "kind" or _off(f.default) for f in fields(k))]
+    return [*known, *(rule for rule in (kind() for kind in plain) if rule.name not in have)]
+
+
+def _off(default: Any) -> bool:
+    return default is None or default is False
+
+
+def _gains(chosen: Choice, groups: np.ndarray) -> list[dict[str, Any]]:
+    """Return what a choice gives to each group, and to everyone if there are several."""
+    several = [groups, np.full(len(groups), "everyone")] if len(set(groups)) > 1 else [groups]
+    rows = []
+    for labels in several:
+        found = choice.gains(chosen, labels)
+        for name, share, gain, chance in zip(found.names, found.share, found.gain, found.probability, strict=True):
+            estimate = dict(zip(("mean", "low", "high"), gain, strict=True))
+            row = {"rule": chosen.name, "group": name, "share": share, "gain": estimate, "probability_of_gain": chance}
+            rows.append(row)
+    return rows
 
 
 def voter_groups(e: Experiment, posterior: RewardPosterior, votes: Feedback) -> tuple[str, ...]:

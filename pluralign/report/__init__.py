@@ -3,13 +3,15 @@
 from pathlib import Path
 
 from pluralign import artifacts
+from pluralign.report.compared import Comparison, compared
+from pluralign.report.decisions import decisions
 from pluralign.report.page import render
 from pluralign.report.run import read
 from pluralign.report.tables import collect
 from pluralign.report.terminal import summary_table
 from pluralign.types import Report
 
-__all__ = ["Report", "summary_table", "write"]
+__all__ = ["Comparison", "Report", "compared", "decisions", "summary_table", "write"]
 
 
 def write(run: str | Path, groups: str | None = None) -> Report:

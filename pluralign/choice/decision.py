@@ -1,0 +1,303 @@
+"""What rules decide in every posterior draw alone: how sure a decision is, beside how much hangs on the rule."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, singledispatch
+from itertools import chain
+
+import cvxpy as cp
+import numpy as np
+from jaxtyping import Float, Int
+
+from pluralign.choice.ballots import SAME, TIE, Profile, electorates
+from pluralign.choice.lottery import AbstractLottery, MaximalLottery
+from pluralign.choice.rule import AbstractRule, AbstractWelfare
+from pluralign.choice.scale import chunks, rescale
+from pluralign.choice.voting import AbstractMargins, AbstractVoting
+from pluralign.errors import InputError, PluralignError
+from pluralign.types import Choice, Decision, Decisions, Linear, Utilities
+
+Shares = Float[np.ndarray, "draw prompt candidate"]
+CHUNK = 500_000  # utilities in hand at once
+
+
+def decide(rule: AbstractRule, utilities: Utilities, enough: float = 0.5) -> Decision:
+    """Return what a rule decides on each prompt in every posterior draw alone, without a price for divergence.
+
+    A rule that names winners decides for the winners of that draw's ballots, ties sharing the win, and a lottery for that
+    draw's chances. A rule that maximises welfare decides for the candidate that has most welfare as the sole answer to
+    that prompt, `argmax_y W(U[draw, :, prompt, y])`; the rule's own lottery, which may please everyone in turn, is what
+    `choose` is for. A rule with a scale of its own measures each prompt on it. A rule that is defined for positive
+    utilities only, and has no scale of its own, measures each prompt from the voter's worst candidate there: candidates
+    that leave least mass at that worst (or below the zero of the rule's scale) come first, and among them the welfare
+    of the voters who are above it decides, which is the limit of `W(u + e)` as e goes to 0 (for Nash's welfare:
+    Caragiannis et al. 2019, The unreasonable fairness of maximum Nash welfare, Definition 2.2).
+
+    Args:
+        rule: what decides.
+        utilities: of every voter for every candidate, in posterior draws.
+        enough: the data decide on a prompt if some candidate wins with at least this probability; in (0, 1].
+
+    Raises:
+        InputError: it is not known what this rule decides in one draw, or its welfare is not defined there.
+        SolveError: the rule found no decision in some draw.
+    """
+    plug_in, *draws = (shares(rule, world) for world in _worlds(utilities))
+    return Decision(rule.name, np.concatenate(draws), plug_in[0], enough)
+
+
+def decisions(
+    rules: Sequence[AbstractRule], utilities: Utilities, enough: float = 0.5, patience: float = np.inf
+) -> Decisions:
+    """Return what several rules decide, and why others do not; ballots are counted once for all. See `decide`.
+
+    Args:
+        rules: of different names.
+        utilities: of every voter for every candidate, in posterior draws.
+        enough: the data decide on a prompt if some candidate wins with at least this probability; in (0, 1].
+        patience: seconds after which a rule that has not come to its last draw is given up, with this as the reason.
+
+    Raises:
+        InputError: two rules have the same name.
+    """
+    names = [rule.name for rule in rules]
+    if len(set(names)) < len(names):
+        raise InputError(f"rules are {names}; name each once.")
+    found: dict[str, list[Shares]] = {name: [] for name in names}
+    reasons: dict[str, str] = {}
+    spent = dict.fromkeys(names, 0.0)
+    for world in _worlds(utilities):
+        for rule in (rule for rule in rules if rule.name not in reasons):
+            if spent[rule.name] > patience:
+                reasons[rule.name] = f"{rule.name} takes more than {patience:g} s to decide in every draw."
+                continue
+            clock = time.perf_counter()
+            try:
+                found[rule.name].append(shares(rule, world))
+            except PluralignError as error:
+                reasons[rule.name] = str(error)
+            spent[rule.name] += time.perf_counter() - clock
+    decided = {name: parts for name, parts in found.items() if name not in reasons}
+    return Decisions(
+        tuple(Decision(name, np.concatenate(draws), plug[0], enough) for name, (plug, *draws) in decided.items()),
+        reasons,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Disagreement:
+    """How often decisions differ because of the rule, and because of ignorance; means over prompts.
+
+    Attributes:
+        names: of the rules.
+        rules: probability that two rules decide differently in the same draw.
+        stderr: its Monte Carlo standard error; NaN if there is only one draw.
+        draws: probability that two draws decide differently under the same rule; NaN if there is only one.
+    """
+
+    names: tuple[str, ...]
+    rules: Float[np.ndarray, "rule rule"]
+    stderr: Float[np.ndarray, "rule rule"]
+    draws: Float[np.ndarray, " rule"]
+
+
+def disagreement(decided: Sequence[Decision]) -> Disagreement:
+    """Return how often these decisions, on the same prompts and draws, differ between rules and between draws.
+
+    Raises:
+        InputError: there are none, or they are not on the same draws, prompts and candidates.
+    """
+    if not decided:
+        raise InputError("disagreement needs at least one decision.")
+    each = np.array([[one.apart(other).mean(1) for other in decided] for one in decided])
+    n = each.shape[-1]
+    stderr = each.std(-1, ddof=1) / np.sqrt(n) if n > 1 else np.full(each.shape[:2], np.nan)
+    return Disagreement(
+        tuple(d.name for d in decided), each.mean(-1), stderr, np.array([d.ignorance.mean() for d in decided])
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Gains:
+    """What a choice gives to voters or groups, as known: each row is posterior mean, 5 % and 95 % quantile.
+
+    Attributes:
+        names: of the voters or groups.
+        share: of all mass.
+        before: welfare under the reference.
+        after: welfare under the lottery.
+        gain: their difference.
+        probability: that the gain is positive.
+    """
+
+    names: tuple[str, ...]
+    share: Float[np.ndarray, " name"]
+    before: Float[np.ndarray, "name 3"]
+    after: Float[np.ndarray, "name 3"]
+    gain: Float[np.ndarray, "name 3"]
+    probability: Float[np.ndarray, " name"]
+
+
+def gains(chosen: Choice, groups: Sequence[str] | None = None) -> Gains:
+    """Return the welfare of every voter or group under a choice of any rule, with credible intervals.
+
+    `u[draw, voter] = mean_prompt sum_candidate lottery U`; a group's is the mean over its voters, weighted by mass.
+
+    Args:
+        chosen: what a rule chose.
+        groups: name of each voter's group; None: every voter alone. Groups in which nobody has mass are left out.
+
+    Raises:
+        InputError: there are not as many names as voters.
+    """
+    utilities = chosen.utilities
+    labels = tuple(utilities.voters or ()) if groups is None else tuple(groups)
+    if len(labels) != len(utilities.mass):
+        raise InputError(f"groups names {len(labels)} groups for {len(utilities.mass)} voters; name each voter's.")
+    if groups is None:
+        weight, names = np.eye(len(labels)), labels
+        share = utilities.mass
+    else:
+        unique, place = np.unique(np.array(labels, dtype=object), return_inverse=True)
+        weight = (place == np.arange(len(unique))[:, None]) * utilities.mass
+        share = weight.sum(1)
+        weight, unique, share = (x[share > 0] for x in (weight, unique, share))
+        weight, names = weight / share[:, None], tuple(unique)
+    before, after = (utilities.expected(p) @ weight.T for p in (utilities.reference, chosen.lottery))
+    gain = after - before
+
+    def told(u: Float[np.ndarray, "draw name"]) -> Float[np.ndarray, "name 3"]:
+        return np.stack([u.mean(0), *np.quantile(u, [0.05, 0.95], axis=0)], axis=1)
+
+    return Gains(names, share, told(before), told(after), told(gain), (gain > 0).mean(0))
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """A few draws, each of which is taken for the truth.
+
+    Attributes:
+        values: utilities of the voters who count.
+        mass: how much each voter counts.
+        reference: 0 = not a candidate of this prompt.
+    """
+
+    values: Float[np.ndarray, "draw voter prompt candidate"]
+    mass: Float[np.ndarray, " voter"]
+    reference: Float[np.ndarray, "prompt candidate"]
+
+    @cached_property
+    def profiles(self) -> list[tuple[Int[np.ndarray, " candidate"], Profile]]:
+        """Candidates and ballots of each draw and prompt, prompts running fastest."""
+        draws, voters, prompts, candidates = self.values.shape
+        apart = np.moveaxis(self.values, 0, 1).reshape(1, voters, draws * prompts, candidates)
+        return list(electorates(Utilities(apart, self.mass, np.tile(self.reference, (draws, 1)))))
+
+    @cached_property
+    def margins(self) -> list[Float[np.ndarray, "candidate candidate"]]:
+        """Margins of each draw and prompt."""
+        return [profile.margins() for _, profile in self.profiles]
+
+    def spread(self, decided: Iterator[np.ndarray]) -> Shares:
+        """Return shares from what is decided for each electorate's own candidates, in their order."""
+        draws, _, *rest = self.values.shape
+        whole = np.zeros((draws * rest[0], rest[1]))
+        for x, ((on, _), share) in enumerate(zip(self.profiles, decided, strict=True)):
+            whole[x, on] = share
+        return (whole / whole.sum(-1, keepdims=True)).reshape(draws, *rest)
+
+
+@singledispatch
+def shares(rule: AbstractRule, world: World) -> Shares:
+    """Return who wins in each draw; another kind of rule may be registered here.
+
+    Raises:
+        InputError: it is not known what this kind of rule decides.
+    """
+    raise InputError(
+        f"it is not known what {rule.name} decides in one draw: it neither names winners or chances from ballots, nor "
+        "maximises a welfare of utilities. `choice.decision.shares.register` takes a function that says it."
+    )
+
+
+@shares.register(AbstractVoting)
+def _voting(rule: AbstractVoting, world: World) -> Shares:
+    return world.spread(rule.decide(rule.count(profile)[None])[0] for _, profile in world.profiles)
+
+
+@shares.register(AbstractMargins)
+@shares.register(MaximalLottery)
+def _margins(rule: AbstractMargins | MaximalLottery, world: World) -> Shares:
+    decided: list[np.ndarray] = [np.zeros(0)] * len(world.margins)
+    sizes = np.array([len(m) for m in world.margins])
+    for size in np.unique(sizes):
+        rows = np.flatnonzero(sizes == size)
+        for x, share in zip(rows, rule.from_margins(np.stack([world.margins[x] for x in rows])), strict=True):
+            decided[x] = share
+    return world.spread(iter(decided))
+
+
+@shares.register(AbstractLottery)
+def _lottery(rule: AbstractLottery, world: World) -> Shares:
+    return world.spread(rule.chances(profile) for _, profile in world.profiles)
+
+
+@shares.register(AbstractWelfare)
+def _welfare(rule: AbstractWelfare, world: World) -> Shares:
+    u, on = world.values, world.reference > 0
+    if rule.scale is not None:
+        alone = [Utilities(u[:, :, [x]], world.mass, world.reference[[x]]) for x in range(len(on))]
+        u = np.concatenate([rescale(one, rule.scale).dense() for one in alone], axis=2)
+    served = np.zeros((len(u), *on.shape))
+    if rule.positive:
+        size = np.abs(np.where(on, u, 0)).max(-1, keepdims=True)
+        if rule.scale is None:
+            u = u - np.where(on, u, np.inf).min(-1, keepdims=True)
+        something = u > SAME * size
+        served = np.einsum("svxy,v->sxy", something, world.mass)
+        # Whoever has nothing adds the same to every candidate that leaves as much mass with nothing.
+        most = np.where(on, u, 0).max(-1, keepdims=True)
+        u = np.where(something, u, np.where(most > 0, most, 1))
+    rows = np.moveaxis(u, 1, -1)
+    value = _evaluated(rule, rows[:, on].reshape(-1, u.shape[1]), world.mass)
+    welfare = np.full(served.shape, -np.inf)
+    welfare[:, on] = value.reshape(len(u), -1)
+    if rule.positive:
+        served = np.where(on, served, -1)
+        welfare = np.where(served >= served.max(-1, keepdims=True) - TIE, welfare, -np.inf)
+    best = welfare.max(-1, keepdims=True)
+    if not np.isfinite(best).all():
+        draw, prompt = (int(i) for i in np.argwhere(~np.isfinite(best[..., 0]))[0])
+        raise InputError(
+            f"{rule.name} gives no candidate of prompt {prompt} a finite welfare in draw {draw}; if it is defined for "
+            "positive utilities only, say so with `positive = True`."
+        )
+    wins = welfare >= best - SAME * np.abs(np.where(np.isfinite(welfare), welfare, 0)).max(-1, keepdims=True)
+    return wins / wins.sum(-1, keepdims=True)
+
+
+def _evaluated(
+    rule: AbstractWelfare, u: Float[np.ndarray, "row voter"], mass: Float[np.ndarray, " voter"]
+) -> Float[np.ndarray, " row"]:
+    """Return welfare of each row, by formula or else as it is stated."""
+    with np.errstate(all="ignore"):
+        known = rule.marginal(u, mass)
+        value = known[0] if known is not None else rule.welfare(cp.Constant(u), mass).value
+    if value is None:
+        raise InputError(f"the welfare of {rule.name} has variables of its own; give it a `marginal`.")
+    return np.asarray(value, np.float64).ravel()
+
+
+def _worlds(utilities: Utilities) -> Iterator[World]:
+    """Yield posterior mean utilities as a world of one draw, and then all draws, a few at a time."""
+    counts, value = utilities.mass > 0, utilities.value
+    if isinstance(value, Linear):
+        mean = Linear(value.phi, value.weights.mean(0, keepdims=True), value.offset.mean(0, keepdims=True))
+        centre = replace(utilities, value=mean).dense()
+    else:
+        centre = value.mean(0, keepdims=True)
+    step = max(1, CHUNK // centre.size)
+    for values in chain([centre], (part for _, part in chunks(utilities))):
+        for start in range(0, len(values), step):
+            yield World(values[start : start + step, counts], utilities.mass[counts], utilities.reference)
