@@ -25,14 +25,14 @@ CHUNK = 500_000  # utilities in hand at once
 def decide(rule: AbstractRule, utilities: Utilities, enough: float = 0.5) -> Decision:
     """Return what a rule decides on each prompt in every posterior draw alone, without a price for divergence.
 
-    A rule that names winners decides for the winners of that draw's ballots, ties sharing the win, and a lottery for that
-    draw's chances. A rule that maximises welfare decides for the candidate that has most welfare as the sole answer to
-    that prompt, `argmax_y W(U[draw, :, prompt, y])`; the rule's own lottery, which may please everyone in turn, is what
-    `choose` is for. A rule with a scale of its own measures each prompt on it. A rule that is defined for positive
-    utilities only, and has no scale of its own, measures each prompt from the voter's worst candidate there: candidates
-    that leave least mass at that worst (or below the zero of the rule's scale) come first, and among them the welfare
-    of the voters who are above it decides, which is the limit of `W(u + e)` as e goes to 0 (for Nash's welfare:
-    Caragiannis et al. 2019, The unreasonable fairness of maximum Nash welfare, Definition 2.2).
+    A rule that names winners decides for the winners of that draw's ballots, ties sharing the win, and a lottery for
+    that draw's chances. A rule that maximises welfare decides for the candidate that has most welfare as the sole
+    answer to that prompt, `argmax_y W(U[draw, :, prompt, y])`; the rule's own lottery, which may please everyone in
+    turn, is what `choose` is for. A rule with a scale of its own measures each prompt on it. A rule that is defined for
+    positive utilities only, and has no scale of its own, measures each prompt from the voter's worst candidate there:
+    candidates that leave least mass at that worst (or below the zero of the rule's scale) come first, and among them the
+    welfare of the voters who are above it decides, which is the limit of `W(u + e)` as e goes to 0 (for Nash's welfare:
+    Caragiannis et al. 2019, The unreasonable fairness of maximum Nash welfare).
 
     Args:
         rule: what decides.

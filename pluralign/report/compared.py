@@ -52,8 +52,8 @@ def compared(tables: Row, out: str | Path) -> Comparison:
     """Write `compare.json`, `compare.svg` and `compare.png` into a folder.
 
     Args:
-        tables: `rules` (names in order), `gains` (rows of rule, group, gain, probability_of_gain), `reasons` (why a rule
-            has no lottery), `decisions` (see `report.decisions`), `unit`, `caveats`.
+        tables: `rules` (names in order), `gains` (rows of rule, group, gain, probability_of_gain), `reasons` (why a
+            rule has no lottery), `decisions` (see `report.decisions`), `unit`, `caveats`.
         out: the folder; made if it is not there.
     """
     folder = Path(out)
