@@ -29,7 +29,8 @@ MEND = (
     "or thousands of prompts leave hardly any freedom to the weights: use fewer prompts."
 )
 FEWER = "Exact search is for few prompts and features: use lcpo, or fewer prompts."
-REFINED = 3  # times it is made exact on the comparisons that are tight
+SMALL = 1e-4  # margins below which a mean of rows no longer has digits for them
+REFINED = 3  # times that what rounding left of an equation is solved again
 ROUNDS = 200  # programs that look for comparisons to give up, at most
 NODES = 20_000  # of each of them, at most
 
@@ -51,7 +52,7 @@ class Separation:
     weights: Float[np.ndarray, " tight"]
 
 
-def separate(rows: Rows, start: Int[np.ndarray, " row"]) -> Separation:
+def separate(rows: Rows, start: Int[np.ndarray, " start"]) -> Separation:
     """Return a unit weight vector that makes all comparisons true by nearly the largest margin, or why there is none.
 
     Args:
@@ -71,10 +72,11 @@ def separate(rows: Rows, start: Int[np.ndarray, " row"]) -> Separation:
         size = float(np.linalg.norm(mean))
         if size <= MARGIN:
             return Separation(None, size, working[inside], share)
-        product = rows @ (mean / size)
+        direction = _level(rows[working[inside]]) if size < SMALL else mean
+        product = rows @ (direction / np.linalg.norm(direction))
         least = float(product.min())
         if least >= NEAR * size:
-            return Separation(mean / size, least, working[inside], share)
+            return Separation(direction / np.linalg.norm(direction), least, working[inside], share)
         worst = np.setdiff1d(np.argsort(product)[:ADDED], working)
         worst = worst[product[worst] < NEAR * size]
         if len(worst):
@@ -103,9 +105,7 @@ def shortest(differences: Rows, theta: Float[np.ndarray, " feature"]) -> Float[n
     long = np.maximum(1, np.linalg.norm(rows, axis=1))
     y = _least(np.vstack([rows.T, np.ones(len(rows))]) / long)
     tight = rows[y > 0]
-    w = np.zeros(rows.shape[1])
-    for _ in range(REFINED):
-        w += np.linalg.lstsq(tight, 1 - tight @ w)[0]  # the same to the last digits
+    w = _level(tight)  # the same to the last digits
     duals = np.maximum(np.linalg.lstsq(tight.T, w)[0], 0)
     short, bound = float((rows @ w).min()), 2 * duals.sum() - np.square(duals @ tight).sum()
     # Weak duality: every solution has |w|^2 >= 2 sum y - |sum y d|^2. The negation also catches what is not a number.
@@ -114,6 +114,14 @@ def shortest(differences: Rows, theta: Float[np.ndarray, " feature"]) -> Float[n
             f"the shortest weight vector was not found: a difference that should be 1 is {short:.6g}. {MEND}"
         )
     return w / short / unit
+
+
+def _level(rows: Rows) -> Float[np.ndarray, " feature"]:
+    """Return the shortest `w` with `w · d = 1` for every row d."""
+    w = np.zeros(rows.shape[1])
+    for _ in range(REFINED):
+        w += np.linalg.lstsq(rows, 1 - rows @ w)[0]
+    return w
 
 
 def give_up(
@@ -126,7 +134,7 @@ def give_up(
     """
     if not len(rows):
         return np.ones(0, bool), 0.0
-    cover, best, keep, bound = np.zeros((0, len(rows))), np.inf, fixed, 0.0
+    cover, best, keep, bound = np.zeros((0, len(rows)), bool), np.inf, fixed, 0.0
     for _ in range(ROUNDS):
         dropped = _cheapest(cover, cost)
         bound = max(bound, float(cost[dropped].sum()))
