@@ -553,6 +553,7 @@ class Utilities:
         prompts: index of each row among the feedback's prompts.
         scale: in words, what makes utilities of different voters comparable.
         caveats: of the posterior behind them.
+        groups: group of each voter, if any are declared.
     """
 
     value: Float[Array, "draw voter prompt candidate"] | Linear
@@ -563,6 +564,7 @@ class Utilities:
     prompts: tuple[int, ...] | None = None
     scale: str = "as given"
     caveats: tuple[str, ...] = ()
+    groups: tuple[str, ...] | None = None
 
     def __post_init__(self):
         _freeze(self, mass=(self.mass, np.float64), reference=(self.reference, np.float64))
@@ -585,6 +587,8 @@ class Utilities:
             object.__setattr__(self, "prompts", tuple(range(shape[2])))
         names = len(self.voters or ())
         _check(names == shape[1], f"{names} voter names, {shape[1]} voters.")
+        if self.groups is not None:
+            _check(len(self.groups) == shape[1], f"{len(self.groups)} groups, but {shape[1]} voters.")
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -649,6 +653,21 @@ class Certificate:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Demand:
+    """What a constraint demanded of a lottery, and what it cost.
+
+    Attributes:
+        name: what had to be worth at least 0.
+        value: what it is worth at the lottery, in its own units.
+        multiplier: welfare that one unit less of it would have bought; 0: it did not bind.
+    """
+
+    name: str
+    value: float
+    multiplier: float
+
+
 @dataclass(frozen=True, eq=False)
 class LinearReward:
     """A reward for any response: `r = phi · weights`; only differences within a prompt mean something."""
@@ -683,7 +702,8 @@ class Choice:
         beta: price of a nat of divergence from the reference, in units of welfare.
         risk: in words, how draws were combined.
         certificate: evidence of optimality.
-        utilities: the problem that was solved.
+        utilities: the problem that was solved; constraints are voters without mass, after all others.
+        demands: what constraints demanded, in the order of those voters.
     """
 
     name: str
@@ -694,6 +714,7 @@ class Choice:
     risk: str
     certificate: Certificate
     utilities: Utilities
+    demands: tuple[Demand, ...] = ()
 
     def __post_init__(self):
         _freeze(self, lottery=(self.lottery, np.float64))

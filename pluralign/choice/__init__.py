@@ -9,6 +9,7 @@ rankings as well, `choice.Schulze().winners(rankings)`, or margins in batches, `
 
 from pluralign.choice.agree import Agreement, agreement
 from pluralign.choice.build import utilities
+from pluralign.choice.constraint import AbstractConstraint, Bound, Floor
 from pluralign.choice.decision import Disagreement, Gains, decide, decisions, disagreement, gains
 from pluralign.choice.fair import EgalitarianLottery, NashLottery
 from pluralign.choice.linear import LCPO, AbstractLinear, LeximaxPlurality, LinearKemeny
@@ -19,7 +20,7 @@ from pluralign.choice.ranked import OWA, AbstractRanked, Gini, VoterCVaR
 from pluralign.choice.risk import AbstractRisk, CVaR, Ellipsoid, Entropic, Mean, Semideviation, WorstCase
 from pluralign.choice.robust import AbstractRobust, ChiSquareRobust, KLRobust, TotalVariationRobust
 from pluralign.choice.rule import AbstractRule, AbstractWelfare
-from pluralign.choice.scale import AbstractScale, GapScale, NoScale, RangeScale, StdScale, rescale
+from pluralign.choice.scale import AbstractScale, GapScale, NoScale, RangeScale, RankScale, StdScale, rescale
 from pluralign.choice.scoring import IRV, Approval, Plurality, Positional
 from pluralign.choice.tournament import Black, Borda, Condorcet, Copeland, Minimax, Schulze
 from pluralign.choice.voting import AbstractMargins, AbstractVoting
@@ -29,6 +30,7 @@ __all__ = [
     "IRV",
     "LCPO",
     "OWA",
+    "AbstractConstraint",
     "AbstractLinear",
     "AbstractLottery",
     "AbstractMargins",
@@ -44,15 +46,17 @@ __all__ = [
     "Approval",
     "Black",
     "Borda",
+    "Bound",
     "CVaR",
     "ChiSquareRobust",
     "Condorcet",
     "Copeland",
     "Disagreement",
     "EgalitarianLottery",
-    "Gains",
     "Ellipsoid",
     "Entropic",
+    "Floor",
+    "Gains",
     "GapScale",
     "Gini",
     "KLRobust",
@@ -73,6 +77,7 @@ __all__ = [
     "PrefVoting",
     "RandomDictatorship",
     "RangeScale",
+    "RankScale",
     "RankedPairs",
     "Schulze",
     "Semideviation",

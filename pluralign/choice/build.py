@@ -22,6 +22,7 @@ def utilities(
     reference: Float[np.ndarray, " item"] | None = None,
     objectives: Mapping[str, float] | None = None,
     items: bool = False,
+    groups: Sequence[str] | None = None,
 ) -> Utilities:
     """Return every voter's utility of every candidate, in posterior draws, kept factored.
 
@@ -40,6 +41,7 @@ def utilities(
             is not named counts 0.
         items: add what each item is worth beyond its features, if the reward model has item effects. The table is then
             dense, and says nothing of responses that were not judged.
+        groups: of each voter, for constraints that speak of groups.
 
     Raises:
         InputError: features and posterior do not belong together; a prompt without candidates; several objectives
@@ -90,5 +92,6 @@ def utilities(
         voters=posterior.voters,
         prompts=tuple(rows),
         caveats=posterior.fit.caveats,
+        groups=None if groups is None else tuple(groups),
     )
     return rescale(raw, scale)

@@ -1,19 +1,20 @@
 """What a rule is, and what those share that maximise a concave welfare at a price for divergence."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import ClassVar
 
 import cvxpy as cp
 import numpy as np
 from jaxtyping import Float
 
+from pluralign.choice.constraint import AbstractConstraint, beside
+from pluralign.choice.program import Cautious, Demanding, demanded, meet
 from pluralign.choice.risk import AbstractRisk, Mean
 from pluralign.choice.scale import AbstractScale, affine, measured, spread
-from pluralign.choice.solve import Stated, Table, solve
 from pluralign.errors import InputError
-from pluralign.types import Choice, Linear, LinearReward, Utilities
+from pluralign.types import Choice, Demand, Linear, LinearReward, Utilities
 
 MEAN = Mean()
 
@@ -84,27 +85,47 @@ class AbstractWelfare(AbstractRule):
         """
         return None
 
-    def choose(self, utilities: Utilities, risk: AbstractRisk = MEAN, beta: float = 0.1) -> Choice:
-        """Return the lottery that maximises welfare less divergence, and its certificate; see `AbstractRule.choose`."""
+    def choose(
+        self,
+        utilities: Utilities,
+        risk: AbstractRisk = MEAN,
+        beta: float = 0.1,
+        constraints: Sequence[AbstractConstraint] = (),
+    ) -> Choice:
+        """Return the lottery that maximises welfare less divergence, and its certificate; see `AbstractRule.choose`.
+
+        Args:
+            utilities: of every voter for every candidate, in posterior draws.
+            risk: how draws are combined.
+            beta: price of a nat of divergence from the reference, in units of welfare; positive.
+            constraints: what the lottery must give whatever the rule would like. Their multipliers enter the reward:
+                they are the weights of voters without mass, which the choice's utilities hold after all others.
+
+        Raises:
+            SolveError: also if no lottery was found that meets all constraints; names what falls short.
+        """
         if not (np.isfinite(beta) and beta > 0):
             raise InputError(f"beta is {beta}; the price of a nat of divergence must be positive (try 0.03 to 1).")
-        counts = utilities.mass > 0
-        kept = utilities if counts.all() else _only(utilities, counts)
+        rows, risks = demanded(constraints, utilities)
+        whole = beside(utilities, rows) if rows else utilities
+        counts = np.append(utilities.mass > 0, np.ones(len(risks), bool))
+        kept = whole if counts.all() else _only(whole, counts)
+        voters = kept.shape[1] - len(risks)
+        mass = kept.mass[:voters]
         own = np.ones(kept.shape[:2])
         if self.scale is not None:
             zero, own = measured(kept, self.scale)
+            zero[:, voters:], own[:, voters:] = 0, 1
             kept = affine(replace(kept, scale=self.scale.words), zero, own)
         # In units of `unit`, W(u) = slope W(u / unit) + shift: welfare over slope is of size 1, whatever utilities are.
         slope, shift = 1.0, 0.0
         if self.degree is not None and risk.homogeneous:
             unit = float(spread(kept) or np.abs(kept.expected(kept.reference)).mean() or 1.0)
             slope, shift = unit**self.degree, np.log(unit) if self.degree == 0 else 0.0
-        lottery, multipliers, certificate = solve(
-            _Cautious(self, risk, kept.mass, kept.shape[:2], slope, shift),
-            kept,
-            beta / slope,
-            name=self.name,
-            positive=self.positive,
+        shape = (kept.shape[0], voters)
+        welfare = Cautious(lambda u: self.welfare(u, mass), lambda u: self.marginal(u, mass), risk, shape, slope, shift)
+        lottery, multipliers, certificate, worth = meet(
+            Demanding(welfare, voters, risks), kept, beta / slope, name=self.name, positive=self.positive
         )
         certificate = replace(
             certificate,
@@ -112,44 +133,18 @@ class AbstractWelfare(AbstractRule):
             upper_bound=float(slope * certificate.upper_bound + shift),
             gap=float(slope * certificate.gap),
         )
-        weights = np.zeros(utilities.shape[:2])
+        weights = np.zeros(whole.shape[:2])
         weights[:, counts] = multipliers * slope / own
-        value = utilities.value
-        reward = LinearReward(np.ravel(weights) @ value.weights.reshape(weights.size, -1)) if isinstance(value, Linear) else None
-        return Choice(self.name, lottery, weights, reward, beta, risk.words, certificate, utilities)
-
-
-class _Cautious:
-    """`(rho(W(u)) - shift) / slope` with a supergradient: by the formulas of rule and risk if both have one, else by cvxpy."""
-
-    def __init__(
-        self,
-        rule: AbstractWelfare,
-        risk: AbstractRisk,
-        mass: np.ndarray,
-        shape: tuple[int, ...],
-        slope: float,
-        shift: float,
-    ):
-        self.rule, self.risk, self.mass, self.shape, self.slope, self.shift = rule, risk, mass, shape, slope, shift
-
-    @cached_property
-    def stated(self) -> Stated:
-        """The expression, made only if it is needed."""
-        return Stated(lambda u: self.risk.combine(self.rule.welfare(u, self.mass)), self.shape)
-
-    def __call__(self, u: Table) -> tuple[float, Table | None]:
-        """Return the value and a supergradient; `-inf` and None outside the domain."""
-        with np.errstate(all="ignore"):
-            inner = self.rule.marginal(u, self.mass)
-            outer = None if inner is None else self.risk.marginal(inner[0])
-            if inner is None or outer is None:
-                value, gradient = self.stated(u)
-            else:
-                value, gradient = outer[0], outer[1][:, None] * inner[1]
-        if gradient is None or not (np.isfinite(value) and np.isfinite(gradient).all()):
-            return -np.inf, None
-        return (value - self.shift) / self.slope, gradient / self.slope
+        value = whole.value
+        reward = (
+            LinearReward(np.ravel(weights) @ value.weights.reshape(weights.size, -1))
+            if isinstance(value, Linear)
+            else None
+        )
+        names = (whole.voters or ())[utilities.shape[1] :]
+        prices = weights[:, utilities.shape[1] :].sum(0)
+        demands = tuple(Demand(n, float(w), float(p)) for n, w, p in zip(names, worth, prices, strict=True))
+        return Choice(self.name, lottery, weights, reward, beta, risk.words, certificate, whole, demands)
 
 
 def _only(utilities: Utilities, counts: np.ndarray) -> Utilities:
@@ -160,4 +155,5 @@ def _only(utilities: Utilities, counts: np.ndarray) -> Utilities:
     else:
         value = value[:, counts]
     voters = tuple(v for v, keep in zip(utilities.voters or (), counts, strict=True) if keep)
-    return replace(utilities, value=value, mass=utilities.mass[counts], voters=voters)
+    groups = utilities.groups and tuple(g for g, keep in zip(utilities.groups, counts, strict=True) if keep)
+    return replace(utilities, value=value, mass=utilities.mass[counts], voters=voters, groups=groups)

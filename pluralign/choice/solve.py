@@ -48,7 +48,7 @@ SPARE = 20  # newest cuts are kept even without weight
 
 
 def solve(
-    f: Concave, utilities: Utilities, beta: float, *, name: str, positive: bool, tolerance: float = TOLERANCE
+    f: Concave, utilities: Utilities, beta: float, *, name: str, positive: int = 0, tolerance: float = TOLERANCE
 ) -> tuple[Lottery, Table, Certificate]:
     """Return the lottery `p ∝ ref exp(tilt / beta)`, its multipliers and its certificate.
 
@@ -57,7 +57,7 @@ def solve(
         utilities: of voters with positive mass, roughly of size 1.
         beta: price of a nat of divergence.
         name: of the rule, for messages.
-        positive: True if `f` is defined for positive utilities only.
+        positive: so many voters, the first ones, must have positive utilities for `f` to be defined.
         tolerance: largest accepted distance to the optimum, in mean total variation.
 
     Raises:
@@ -65,8 +65,8 @@ def solve(
     """
     clock = time.perf_counter()
     start = utilities.reference
-    if positive and not (utilities.expected(start) > 0).all():
-        start = _positive(utilities, beta, name)
+    if not (utilities.expected(start)[:, :positive] > 0).all():
+        start = _positive(utilities, positive, beta, name)
     end = _descend(f, utilities, beta, start)
     found = certify(end, beta, time.perf_counter() - clock)
     # The negation also catches what is not a number.
@@ -86,6 +86,11 @@ def best_response(utilities: Utilities, tilt: Lottery, beta: float) -> tuple[Lot
     mass = utilities.reference * np.exp(scaled - top)
     total = mass.sum(-1, keepdims=True)
     return mass / total, beta * float((top + np.log(total)).mean())
+
+
+def reach(f: Concave, utilities: Utilities, beta: float, enough: Callable[[Table], bool]) -> Lottery:
+    """Return a lottery whose utilities are `enough`, or the one that maximises `f`, at a price for divergence."""
+    return _descend(f, utilities, beta, utilities.reference, enough).inside
 
 
 def attainable(utilities: Utilities) -> tuple[Table, Table]:
@@ -122,6 +127,7 @@ class Descent:
 
     Attributes:
         lottery: rebuilt from the multipliers.
+        inside: the best lottery that was met.
         multipliers: weighted supergradients.
         value: objective at `lottery`.
         lower: best objective of any lottery met on the way.
@@ -130,6 +136,7 @@ class Descent:
     """
 
     lottery: Lottery
+    inside: Lottery
     multipliers: Table
     value: float
     lower: float
@@ -148,87 +155,94 @@ def certify(end: Descent, beta: float, seconds: float) -> Certificate:
 
 
 def _descend(
-    f: Concave, utilities: Utilities, beta: float, start: Lottery, enough: Callable[[Lottery], bool] = lambda _: False
+    f: Concave, utilities: Utilities, beta: float, start: Lottery, enough: Callable[[Table], bool] = lambda _: False
 ) -> Descent:
-    """Add cuts until the bounds meet, the gap no longer shrinks, or a lottery is `enough`."""
+    """Add cuts until the bounds meet, the gap no longer shrinks, or some utilities are `enough`."""
     intercepts, gradients, tilts = np.zeros(0), [], []
-    theta, lottery, inside = np.zeros(0), start, start
+    theta = np.zeros(0)
+    lottery, gains = start, utilities.expected(start)
+    inside, held = lottery, gains
     lower, upper, least, reached = -np.inf, np.inf, np.inf, -np.inf
     made = since = 0
-    multipliers = np.zeros(utilities.shape[:2])
 
-    def look(point: Lottery) -> tuple[float, float, Table | None]:
-        value, gradient = f(utilities.expected(point))
+    def look(point: Lottery, u: Table) -> tuple[float, float, Table | None]:
+        value, gradient = f(u)
         return value - beta * float(rel_entr(point, utilities.reference).sum()) / len(point), value, gradient
 
     while made < CUTS:
-        new: list[tuple[Lottery, float, Table]] = []
-        reached, value, gradient = look(lottery)
+        new: list[tuple[Table, float, Table]] = []
+        reached, value, gradient = look(lottery, gains)
         if gradient is not None and reached >= lower - (upper - lower):  # cuts from far below only add large numbers
-            new.append((lottery, value, gradient))
+            new.append((gains, value, gradient))
         # A lottery that is worse than the best so far, or outside the domain, overshot: cut on the way to it as well.
-        best_here, where, back = reached, lottery, 1.0
+        best_here, where, there, back = reached, lottery, gains, 1.0
         while best_here <= lower and back > HALVINGS:
             back /= 2
-            where = (1 - back) * inside + back * lottery
-            best_here, value, gradient = look(where)
+            where, there = (1 - back) * inside + back * lottery, (1 - back) * held + back * gains
+            best_here, value, gradient = look(where, there)
             if gradient is not None and (best_here > lower or not new):
-                new.append((where, value, gradient))
+                new.append((there, value, gradient))
         if best_here > lower:
-            lower, inside = best_here, where
+            lower, inside, held = best_here, where, there
         gap = upper - lower
         least, since = (gap, 0) if gap < 0.9 * least else (least, since + 1)
-        if not new or gap <= 2 * beta * TARGET**2 or since > PATIENCE or enough(inside):
+        if not new or gap <= 2 * beta * TARGET**2 or since > PATIENCE or enough(held):
             break
         keep = [i for i in range(len(theta)) if theta[i] > 0 or i >= len(theta) - SPARE]
-        started = [v - float((g * utilities.expected(p)).sum()) for p, v, g in new]
-        intercepts = np.append(intercepts[keep], started)
+        intercepts = np.append(intercepts[keep], [v - float(np.vdot(g, u)) for u, v, g in new])
         gradients = [gradients[i] for i in keep] + [g for *_, g in new]
         tilts = [tilts[i] for i in keep] + [utilities.weighted(g) for *_, g in new]
         theta = np.append(0.9 * theta[keep], np.full(len(new), 0.1 / len(new)))
-        theta = _least_bound(utilities, beta, intercepts, np.stack(tilts), theta)
-        multipliers = np.einsum("k,ksv->sv", theta, np.stack(gradients))
-        lottery, rest = best_response(utilities, np.einsum("k,kxy->xy", theta, np.stack(tilts)), beta)
-        upper = float(intercepts @ theta) + rest
+        theta, lottery, upper = _least_bound(utilities, beta, intercepts, np.stack(tilts), theta)
+        gains = utilities.expected(lottery)
         made += len(new)
-    return Descent(lottery, multipliers, reached, lower, upper, made)
+    multipliers = np.zeros(utilities.shape[:2])
+    for weight, gradient in zip(theta, gradients, strict=True):
+        multipliers += weight * gradient
+    return Descent(lottery, inside, multipliers, reached, lower, upper, made)
 
 
 def _least_bound(
     utilities: Utilities, beta: float, intercepts: np.ndarray, tilts: np.ndarray, theta: np.ndarray
-) -> Float[np.ndarray, " cut"]:
-    """Return the minimiser of `D` over the simplex, from `theta`, by Newton steps that are quadratic programs.
+) -> tuple[Float[np.ndarray, " cut"], Lottery, float]:
+    """Return the minimiser of `D` over the simplex, from `theta`, with its lottery and `D`.
 
-    In units of beta: `D = c · theta + mean_x log sum_y ref exp(T theta)`, whose Hessian is the mean over prompts of the
-    covariance of the tilts under the lottery. `gradient · theta - min gradient` bounds the error of `D` (Frank and
-    Wolfe 1956).
+    By Newton steps that are quadratic programs. In units of beta: `D = c · theta + mean_x log sum_y ref exp(T theta)`,
+    whose Hessian is the mean over prompts of the covariance of the tilts under the lottery.
+    `gradient · theta - min gradient` bounds the error of `D` (Frank and Wolfe 1956).
     """
     theta = theta / theta.sum()
+    flat = tilts.reshape(len(theta), -1)
 
-    def bound(weights: np.ndarray) -> tuple[float, Lottery]:
-        lottery, rest = best_response(utilities, np.einsum("k,kxy->xy", weights, tilts), beta)
-        return float(intercepts @ weights + rest) / beta, lottery
+    def carried(weights: np.ndarray) -> Lottery:
+        return (weights @ flat).reshape(utilities.reference.shape)
 
-    value, lottery = bound(theta)
+    tilt = carried(theta)
+    lottery, rest = best_response(utilities, tilt, beta)
+    value = (intercepts @ theta + rest) / beta
     for _ in range(NEWTON):
         mean = np.einsum("xy,kxy->kx", lottery, tilts)
         gradient = (intercepts + mean.mean(-1)) / beta
         if gradient @ theta - gradient.min() <= 0.1 * 2 * TARGET**2:
             break
-        spread = (tilts - mean[..., None]) * np.sqrt(lottery / len(lottery)) / beta
+        spread = tilts - mean[..., None]
+        spread *= np.sqrt(lottery / len(lottery)) / beta
         spread = spread.reshape(len(theta), -1)
         hessian = spread @ spread.T
         step = _on_simplex(hessian, gradient - hessian @ theta) - theta
-        length, slope = 1.0, gradient @ step
+        along, length, slope = carried(step), 1.0, gradient @ step
         while length > 1e-10:
-            tried, tried_lottery = bound(theta + length * step)
-            if tried <= value + 1e-4 * length * slope:
+            tried, rest = best_response(utilities, tilt + length * along, beta)
+            reached = (intercepts @ (theta + length * step) + rest) / beta
+            if reached <= value + 1e-4 * length * slope:
                 break
             length /= 2
         else:
             break  # rounding: no step is an improvement any more
-        theta, value, lottery = theta + length * step, tried, tried_lottery
-    return theta
+        theta, tilt, value, lottery = theta + length * step, tilt + length * along, reached, tried
+    # Anew from the weights, so that rounding does not add up.
+    lottery, rest = best_response(utilities, carried(theta), beta)
+    return theta, lottery, float(intercepts @ theta + rest)
 
 
 def _on_simplex(
@@ -253,14 +267,14 @@ def _on_simplex(
     return theta / theta.sum()
 
 
-def _positive(utilities: Utilities, beta: float, name: str) -> Lottery:
-    """Return a lottery that gives every voter a positive utility in every draw.
+def _positive(utilities: Utilities, voters: int, beta: float, name: str) -> Lottery:
+    """Return a lottery that gives each of the first voters a positive utility in every draw.
 
     Raises:
         InputError: even the best lottery for somebody does not; names who.
         SolveError: there is none, or none was found; names who stand in each other's way.
     """
-    _, high = attainable(utilities)
+    high = attainable(utilities)[1][:, :voters]
     if (high <= 0).any():
         draw, voter = (int(i) for i in np.argwhere(high <= 0)[0])
         who, hopeless = np.asarray(utilities.voters)[voter], int((high <= 0).any(0).sum())
@@ -272,19 +286,13 @@ def _positive(utilities: Utilities, beta: float, name: str) -> Lottery:
 
     def worst_off(u: Table) -> tuple[float, Table]:
         slope = np.zeros_like(u)
-        slope[np.unravel_index(u.argmin(), u.shape)] = 1
-        return float(u.min()), slope
+        draw, voter = np.unravel_index(u[:, :voters].argmin(), (len(u), voters))
+        slope[draw, voter] = 1
+        return float(u[draw, voter]), slope
 
-    found: list[Lottery] = []
-
-    def enough(lottery: Lottery) -> bool:
-        if (utilities.expected(lottery) > 0).all():
-            found.append(lottery)
-        return bool(found)
-
-    end = _descend(worst_off, utilities, beta / 100, utilities.reference, enough)
-    if found:
-        return found[0]
+    end = _descend(worst_off, utilities, beta / 100, utilities.reference, lambda u: bool((u[:, :voters] > 0).all()))
+    if (utilities.expected(end.inside)[:, :voters] > 0).all():
+        return end.inside
     holding = end.multipliers.sum(0)
     names = [str(np.asarray(utilities.voters)[i]) for i in np.argsort(-holding)[:5] if holding[i] > 0.01]
     raise SolveError(
