@@ -39,7 +39,7 @@ from pluralign.types import (
 T = TypeVar("T")
 MOST_GROUPS = 12  # values of an attribute whose groups are looked at
 BOOTSTRAP = 400  # resamples of prompts behind an interval
-PATIENCE = 120  # seconds in which a rule has to decide in every draw
+PATIENCE = 30  # seconds in which a rule has to decide in every draw
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,8 @@ def compare(
         InputError: the folder holds no finished posterior, or `enough` is not in (0, 1].
     """
     folder = Path(run_folder)
-    if not (folder / "experiment.yaml").exists() or artifacts.key_of(folder / "posterior") is None:
+    needed = ("experiment.yaml", *(f"{part}/{artifacts.MANIFEST}" for part in ("feedback", "features", "posterior")))
+    if not all((folder / name).exists() for name in needed):
         raise InputError(
             f"{folder} holds no finished posterior; give the folder that `pluralign run` wrote, such as "
             "runs/quickstart, once its posterior is there (run it again, it goes on where it was)."

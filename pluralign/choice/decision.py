@@ -30,8 +30,8 @@ def decide(rule: AbstractRule, utilities: Utilities, enough: float = 0.5) -> Dec
     answer to that prompt, `argmax_y W(U[draw, :, prompt, y])`; the rule's own lottery, which may please everyone in
     turn, is what `choose` is for. A rule with a scale of its own measures each prompt on it. A rule that is defined for
     positive utilities only, and has no scale of its own, measures each prompt from the voter's worst candidate there:
-    candidates that leave least mass at that worst (or below the zero of the rule's scale) come first, and among them the
-    welfare of the voters who are above it decides, which is the limit of `W(u + e)` as e goes to 0 (for Nash's welfare:
+    candidates that leave least mass at that worst (or below the zero of the rule's scale) come first, and among those
+    the welfare of voters who are above it decides, which is the limit of `W(u + e)` as e goes to 0 (for Nash's welfare:
     Caragiannis et al. 2019, The unreasonable fairness of maximum Nash welfare).
 
     Args:
@@ -216,8 +216,8 @@ def shares(rule: AbstractRule, world: World) -> Shares:
         InputError: it is not known what this kind of rule decides.
     """
     raise InputError(
-        f"it is not known what {rule.name} decides in one draw: it neither names winners or chances from ballots, nor "
-        "maximises a welfare of utilities. `choice.decision.shares.register` takes a function that says it."
+        f"what {rule.name} decides in one draw alone is not known: it neither counts ballots nor maximises a "
+        "welfare (`choice.decision.shares.register` takes a function that says it)."
     )
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import matplotlib
@@ -16,7 +17,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
 from pluralign import artifacts
-from pluralign.report.figures import INK, PALETTE, STYLE, _interval, _legend, _short, _unit, colours
+from pluralign.report.figures import INK, PALETTE, STYLE, _interval, _legend, _short, colours
 from pluralign.report.words import decimals, interval, number, percent
 
 Row = dict[str, Any]
@@ -89,9 +90,9 @@ def _blocks(tables: Row) -> list[Table]:
         return [how(decided[name]) if name in decided else "n/a" for name in names]
 
     columns = {
-        "most likely\nwinner": known(lambda row: number(row["likeliest"], 2)),
+        "likeliest\nwinner": known(lambda row: number(row["likeliest"], 2)),
         "decided": known(lambda row: f"{row['decided']} of {tables['decisions']['prompts']}"),
-        "not as\nmeans": known(lambda row: percent(row["differs"])),
+        "not the\nplug-in": known(lambda row: percent(row["differs"])),
         "two draws\ndiffer": known(lambda row: percent(row["ignorance"])),
     } | {
         _short(group, 20): [interval(gain.get((name, group)), places, sign=True) for name in names]
@@ -123,64 +124,63 @@ def draw(tables: Row) -> Figure:
     """Return the figure: how often rules, and draws, decide differently; and what each rule gives to each group."""
     found, names = tables["decisions"], tables["rules"]
     groups = list(dict.fromkeys(row["group"] for row in tables["gains"]))
-    order = [found["rules"][i] for i in _alike(np.array(found["apart"]))]
-    order += [name for name in names if name not in order]
-    n = len(order)
-    row = max(0.3 if n > 8 else 0.42, 0.11 * len(groups) + 0.12)
-    cell = 0.32 if n > 8 else 0.55
-    figure = Figure(figsize=(1.7 + cell * n + 3.6, 1.9 + row * n), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True, width_ratios=[cell * n, 3.2])
-    _matrix(left, found, order, 8 if n <= 8 else 6.5)
-    colour = dict(zip(groups, colours(groups).values(), strict=True))
-    step = 0.8 / max(len(groups), 1)
-    for y, name in enumerate(order):
-        mine = [g for g in tables["gains"] if g["rule"] == name]
-        for g in mine:
-            place = y + (groups.index(g["group"]) - (len(groups) - 1) / 2) * step
-            _interval(right, g["gain"], place, colour[g["group"]], size=4)
-        if not mine:
-            right.annotate(
-                "cannot choose here", (0.02, y), xycoords=("axes fraction", "data"), va="center", color="#777777"
-            )
-    right.axvline(0, color=INK, linewidth=0.9)
-    right.tick_params(axis="y", length=0)
-    right.grid(axis="y", visible=False)
-    for y in np.arange(n - 1) + 0.5:
-        right.axhline(y, color="#ececec", linewidth=0.8)
-    right.set_xlabel(_unit("gain over the reference", tables["unit"]), linespacing=1.5)
-    right.set_title("What each rule gives, with 90 % intervals", loc="left", size=9, weight="bold")
+    alike = [found["rules"][i] for i in _alike(np.array(found["apart"]))]
+    order = alike + [name for name in names if name not in alike]
+    many = len(order) > 8
+    row = max(0.3 if many else 0.42, 0.11 * len(groups) + 0.12)
+    width = (0.32 if many else 0.55) * max(len(alike), 3)
+    figure = Figure(figsize=(2 + width + 3.6, 1.9 + row * len(order)), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=[width, 3.4])
+    _matrix(left, found, alike, 6.5 if many else 8)
+    left.set_yticks(range(len(order)), [_short(name) for name in order])
+    left.set_ylim(len(order) - 0.5, -0.5)
+    _gains(right, tables["gains"], order, groups)
+    right.set_xlabel(f"gain over the reference\n(unit: {fill(tables['unit'], 50)})", linespacing=1.5)
     if len(groups) > 1:
-        _legend(figure, colour)
+        _legend(figure, colours(groups))
     return figure
+
+
+def _gains(axes: Axes, rows: list[Row], order: list[str], groups: list[str]) -> None:
+    """Draw a dot and an interval for each rule and group, a line of its own for each rule."""
+    colour, step = colours(groups), 0.8 / max(len(groups), 1)
+    for row in rows:
+        place = order.index(row["rule"]) + (groups.index(row["group"]) - (len(groups) - 1) / 2) * step
+        _interval(axes, row["gain"], place, colour[row["group"]], size=4)
+    for y, name in enumerate(order):
+        axes.axhline(y + 0.5, color="#ececec", linewidth=0.8)
+        if name not in {row["rule"] for row in rows}:
+            at = ("axes fraction", "data")
+            axes.annotate("no lottery: see the table", (0.02, y), xycoords=at, va="center", color="#777777")
+    axes.axvline(0, color=INK, linewidth=0.9)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
+    axes.set_title("What each rule gives, with 90 % intervals", loc="left", size=9, weight="bold")
 
 
 def _matrix(axes: Axes, found: Row, order: list[str], size: float) -> None:
     """Fill in how often two rules decide differently in the same draw, and on the diagonal two draws under a rule."""
     n = len(order)
-    share = np.full((n, n), np.nan)
-    place = [order.index(name) for name in found["rules"]]
-    share[np.ix_(place, place)] = found["apart"]
-    own = [np.nan if row["ignorance"] is None else row["ignorance"] for row in found["rows"]]
-    share[place, place] = own
+    place = [found["rules"].index(name) for name in order]
+    share = np.array(found["apart"]).reshape(n, n)[np.ix_(place, place)]
+    own = [found["rows"][i]["ignorance"] for i in place]
+    np.fill_diagonal(share, [np.nan if value is None else value for value in own])
     diagonal = np.eye(n, dtype=bool)
+    edges = np.arange(n + 1) - 0.5
     for part, dark in ((~diagonal, PALETTE[1]), (diagonal, PALETTE[0])):
         shades = LinearSegmentedColormap.from_list("shades", [WHITE, dark])
-        edges = np.arange(n + 1) - 0.5
         values = np.ma.masked_where(~part | np.isnan(share), share)
         axes.pcolormesh(edges, edges, values, cmap=shades, vmin=0, vmax=1.25, edgecolors=WHITE, linewidth=0.8)
     for (y, x), value in np.ndenumerate(share):
-        text = "" if np.isnan(value) else f"{100 * value:.0f}"
+        text = "n/a" if np.isnan(value) else f"{100 * value:.0f}"
         axes.text(x, y, text, ha="center", va="center", size=size, color=INK, weight="bold" if x == y else "normal")
-    labels = [_short(name) for name in order]
-    axes.set_xticks(range(n), labels, rotation=60, ha="left", rotation_mode="anchor")
-    axes.set_yticks(range(n), labels)
+    axes.set_xticks(range(n), [_short(name) for name in order], rotation=60, ha="left", rotation_mode="anchor")
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
-    axes.set_ylim(n - 0.5, -0.5)
     axes.set_xlabel(
-        "% of prompts on which two rules decide differently in the same draw;\nblue: two draws under the rule"
+        "% of decisions that differ: between two rules in the same draw;\nblue: between two draws under the same rule"
     )
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from pluralign.report.words import listed, number, percent
+from pluralign.report.words import listed, percent
 from pluralign.types import Decisions
 
 Row = dict[str, Any]
@@ -52,7 +52,7 @@ def _sentences(table: Row) -> list[str]:
 
 
 def _decided(table: Row) -> str:
-    prompts, enough = table["prompts"], number(table["enough"])
+    prompts, enough = table["prompts"], f"{table['enough']:g}"
     open_on = [prompts - row["decided"] for row in table["rows"]]
     low, high = min(open_on), max(open_on)
     of = f"of {prompts} prompt{'' if prompts == 1 else 's'}"
