@@ -52,6 +52,7 @@ from pluralign.choice import (
     RandomDictatorship,
     RangeScale,
     RankedPairs,
+    RankScale,
     Schulze,
     Semideviation,
     StdScale,
@@ -75,7 +76,7 @@ FeatureMap = Annotated[
 ]
 Inference = Annotated[NUTS | SVI | Gibbs | VariationalEM | Laplace, Field(discriminator="kind")]
 Split = Annotated[ByJudgement | ByAnnotator | ByPrompt | ByTime, Field(discriminator="kind")]
-Scale = Annotated[NoScale | StdScale | RangeScale | GapScale, Field(discriminator="kind")]
+Scale = Annotated[NoScale | StdScale | RangeScale | GapScale | RankScale, Field(discriminator="kind")]
 Welfare = Utilitarian | Nash | Maximin | AlphaFair | KalaiSmorodinsky | NashBargaining
 Ranked = OWA | Gini | VoterCVaR
 Robust = KLRobust | ChiSquareRobust | TotalVariationRobust

@@ -691,6 +691,61 @@ class LinearReward:
 
 
 @dataclass(frozen=True, eq=False)
+class CautiousReward:
+    """A reward that is sure of itself response by response, over draws of linear rewards.
+
+        r = mean of the worst `tail` of (phi - origin) · weights[draw], less k times their standard deviation (ddof 0)
+
+    It is no expectation of one reward, so the draws stay. What is uncertain about all responses to a prompt alike must
+    not count: values are measured from what the reference writes, and that must be told for each prompt (`against`).
+
+    Attributes:
+        weights: of the features, in every draw.
+        origin: mean features of what the reference writes, over all prompts.
+        k: standard deviations subtracted, at least 0.
+        tail: share of draws, the worst ones, whose mean is taken; in [0, 1], 0 is the worst draw.
+    """
+
+    weights: Float[Array, "draw feature"]
+    origin: Float[Array, " feature"]
+    k: float = 0.0
+    tail: float = 1.0
+
+    def __post_init__(self):
+        _freeze(self, weights=(self.weights, np.float64), origin=(self.origin, np.float64))
+        _finite("weights", self.weights)
+        _finite("origin", self.origin)
+        _check(self.weights.shape[1:] == self.origin.shape, "weights and origin disagree on features.")
+        _check(bool(np.isfinite(self.k)) and self.k >= 0, f"k is {self.k}; it must be finite and not negative.")
+        _check(0 <= self.tail <= 1, f"tail is {self.tail}; the share of worst draws lies in [0, 1].")
+
+    def score(
+        self, phi: Float[Array, "item feature"], against: Float[Array, "#item feature"] | None = None
+    ) -> Float[Array, " item"]:
+        """Return the reward of responses with these features.
+
+        Args:
+            phi: of the responses.
+            against: mean features of what the reference writes on each response's own prompt; None: `origin`, which
+                counts the uncertainty about how far the prompt is from others as the response's.
+
+        Raises:
+            InputError: the features are not those that the reward was made from.
+        """
+        phi = np.asarray(phi, np.float64)
+        have, need = phi.shape[-1], len(self.origin)
+        _check(have == need, f"{have} features, but this reward was made from {need}; encode with the same map.")
+        return self.of(self.weights @ (phi - (self.origin if against is None else against)).T)
+
+    def of(self, values: Float[Array, "draw *shape"]) -> Float[Array, "*shape"]:
+        """Return the cautious value of what is worth `values` in every draw."""
+        k = max(self.tail * len(values), 1.0)
+        share = np.clip(k - np.arange(len(values)), 0, 1) / k
+        worst = np.tensordot(share, np.sort(values, axis=0), axes=1) if self.tail < 1 else values.mean(0)
+        return worst - self.k * values.std(0)
+
+
+@dataclass(frozen=True, eq=False)
 class Choice:
     """What a social-choice rule decided.
 
@@ -709,7 +764,7 @@ class Choice:
     name: str
     lottery: Float[Array, "prompt candidate"]
     weights: Float[Array, "draw voter"] | None
-    reward: LinearReward | None
+    reward: LinearReward | CautiousReward | None
     beta: float
     risk: str
     certificate: Certificate

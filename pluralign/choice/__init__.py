@@ -9,6 +9,7 @@ rankings as well, `choice.Schulze().winners(rankings)`, or margins in batches, `
 
 from pluralign.choice.agree import Agreement, agreement
 from pluralign.choice.build import utilities
+from pluralign.choice.cautious import AbstractCaution, LowerBound, LowerTail, cautious
 from pluralign.choice.constraint import AbstractConstraint, Bound, Floor
 from pluralign.choice.decision import Disagreement, Gains, decide, decisions, disagreement, gains
 from pluralign.choice.fair import EgalitarianLottery, NashLottery
@@ -30,6 +31,7 @@ __all__ = [
     "IRV",
     "LCPO",
     "OWA",
+    "AbstractCaution",
     "AbstractConstraint",
     "AbstractLinear",
     "AbstractLottery",
@@ -64,6 +66,8 @@ __all__ = [
     "Kemeny",
     "LeximaxPlurality",
     "LinearKemeny",
+    "LowerBound",
+    "LowerTail",
     "MaximalLottery",
     "Maximin",
     "Mean",
@@ -87,6 +91,7 @@ __all__ = [
     "VoterCVaR",
     "WorstCase",
     "agreement",
+    "cautious",
     "decide",
     "decisions",
     "disagreement",

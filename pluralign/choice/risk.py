@@ -202,12 +202,13 @@ class Semideviation(AbstractRisk):
 class Ellipsoid(AbstractRisk):
     """Pessimism: the least mean of welfare under any weights of the draws near equal ones.
 
-    `rho(w) = min { q · w : q on the simplex, sqrt(draws) |q - 1/draws|_2 <= radius }`. As long as no weight falls to 0
-    this is `mean - radius std` (ddof 0); beyond, the best draws stop to count, so that unlike `mean - radius std` it
-    never falls when a draw gets better. For a Gaussian posterior, linear rewards and many draws it is the least reward
-    in the confidence ellipsoid `|theta - mean|_precision <= radius`, as in the pessimistic policy of Zhu, Jiao and
-    Jordan (2023): its lottery is that for one weight vector, `sum_draw q w[draw]`, in the hull of the draws. What they
-    call the reference vector is the zero of the scale: the reference policy on `NoScale` and `GapScale`.
+    `rho(w) = min { q · w : q on the simplex, sqrt(draws) |q - 1/draws|_2 <= radius }`. While no weight falls to 0 this
+    is `mean - radius std` (ddof 0); beyond, the best draws stop to count, so that unlike `mean - radius std` it never
+    falls when a draw gets better. The lottery is that for one weight vector, `sum_draw q w[draw]`, in the hull of the
+    draws. For linear rewards and many draws of a Gaussian posterior it is the least reward in a confidence ellipsoid
+    around the mean, the pessimistic policy of Zhu, Jiao and Jordan (2023), whose radius in standard deviations is
+    0.50, 0.94, 1.27, 1.52 for radius 0.5, 1, 1.5, 2. What they call the reference vector is the zero of the scale: the
+    reference policy on `NoScale` and `GapScale`.
 
     Args:
         radius: of the ellipsoid in standard deviations, at least 0; from `sqrt(draws - 1)` on it is `WorstCase`.

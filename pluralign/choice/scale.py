@@ -1,10 +1,10 @@
 """What makes utilities of different voters comparable: the value judgement that every rule but Nash feels.
 
 Judgements between answers identify each voter's utilities up to a constant per prompt, and say nothing of how one
-voter's logit compares with another's. A scale settles the second by one affine map per draw and voter,
-`U -> (U - zero) / unit`, so utilities that are linear in features stay so. `zero` and `unit` are means over prompts
-of quantities within a prompt; adding any constant to all of a prompt's candidates therefore changes neither `unit`
-nor the scaled `u[draw, voter]` of any lottery, nor what any rule chooses.
+voter's logit compares with another's. A scale settles the second, all but one of them (`RankScale`) by an affine map
+per draw and voter, `U -> (U - zero) / unit`, so that utilities that are linear in features stay so. `zero` and `unit`
+are means over prompts of quantities within a prompt; adding any constant to all of a prompt's candidates therefore
+changes neither `unit` nor the scaled `u[draw, voter]` of any lottery, nor what any rule chooses.
 """
 
 from abc import ABC, abstractmethod
@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
+from pluralign.choice.ballots import SAME
 from pluralign.errors import InputError
 from pluralign.types import Linear, Utilities
 
@@ -25,7 +26,25 @@ CHUNK = 4_000_000  # entries of dense utilities in memory at once, 32 MB
 
 
 class AbstractScale(ABC):
+    """A map of every voter's utilities, in every draw, to what may be compared between voters."""
+
+    @abstractmethod
+    def apply(self, utilities: Utilities) -> Utilities:
+        """Return the same utilities on this scale; see `rescale`."""
+
+    @property
+    @abstractmethod
+    def words(self) -> str:
+        """The scale in words, as a report says it."""
+
+
+class AbstractAffine(AbstractScale):
     """An affine map of utilities per draw and voter."""
+
+    def apply(self, utilities: Utilities) -> Utilities:
+        """Return `(U - zero) / unit`; factored utilities stay factored."""
+        zero, unit = measured(utilities, self)
+        return affine(replace(utilities, scale=self.words), zero, unit)
 
     @abstractmethod
     def affine(self, values: Values, reference: Reference) -> tuple[Table, Table]:
@@ -34,11 +53,6 @@ class AbstractScale(ABC):
         They come centred: their mean under the reference is 0 in each prompt. Candidates whose reference is 0 do not
         count.
         """
-
-    @property
-    @abstractmethod
-    def words(self) -> str:
-        """The scale in words, as a report says it."""
 
 
 def worst(values: Values, reference: Reference) -> Table:
@@ -57,7 +71,7 @@ def middle(values: Values, reference: Reference) -> Table:
 
 
 @dataclass(frozen=True)
-class NoScale(AbstractScale):
+class NoScale(AbstractAffine):
     """Logits as they are, measured from the reference: `zero = mean_x sum_y ref U`, `unit = 1`.
 
     Value judgement: whoever discriminates more sharply between answers counts more. A voter's logits are large if
@@ -79,7 +93,7 @@ class NoScale(AbstractScale):
 
 
 @dataclass(frozen=True)
-class StdScale(AbstractScale):
+class StdScale(AbstractAffine):
     """Everyone's answers differ equally: `zero = mean_x min_y U`, `unit = sqrt(mean_x var_{y ~ ref} U)`.
 
     Value judgement: the stakes of all voters are equal, measured by the spread over answers as the reference writes
@@ -101,7 +115,7 @@ class StdScale(AbstractScale):
 
 
 @dataclass(frozen=True)
-class RangeScale(AbstractScale):
+class RangeScale(AbstractAffine):
     """From the worst to the best answer is 1 for everyone: `zero = mean_x min_y U`, `unit = mean_x (max_y - min_y) U`.
 
     Value judgement: the stakes of all voters are equal, measured from worst to best (relative utilitarianism:
@@ -123,7 +137,7 @@ class RangeScale(AbstractScale):
 
 
 @dataclass(frozen=True)
-class GapScale(AbstractScale):
+class GapScale(AbstractAffine):
     """The most that one can gain over the reference is 1: `zero = mean_x sum_y ref U`, `unit = mean_x max_y U - zero`.
 
     Value judgement: what counts is the share of each voter's possible gain (Kalai and Smorodinsky 1975, with the
@@ -145,8 +159,42 @@ class GapScale(AbstractScale):
         return "share of the possible gain over the reference"
 
 
+@dataclass(frozen=True)
+class RankScale(AbstractScale):
+    """Only the order counts: the share of a prompt's answers that the voter likes less, ties half.
+
+    `U -> sum_y' ref (1[U_y' < U_y] + 1[U_y' = U_y] / 2)`, answers weighed as the reference writes them, so that the
+    reference itself is worth 1/2 to everyone.
+
+    Value judgement: all have the same say, and between two answers it is worth the number of answers in between;
+    how much anyone minds does not count. `Utilitarian` on it is `Borda` against the reference, and like Borda it can be
+    moved by answers that nobody wants: near copies of an answer part it from the others. It feels no unit and no zero,
+    not even of each prompt. Utilities are in (0, 1), so `Nash` is defined.
+
+    The map is not affine, so the table is dense, and says nothing of responses that are not in it.
+    """
+
+    kind: Literal["rank"] = "rank"
+
+    def apply(self, utilities: Utilities) -> Utilities:
+        """Return the shares, dense."""
+        shares = np.empty(utilities.shape)
+        for draws, values in chunks(utilities):
+            same = SAME * np.abs(np.where(utilities.reference > 0, values, 0)).max(-1)
+            for y in range(utilities.shape[-1]):
+                ahead = values[..., y, None] - values
+                sign = np.where(np.abs(ahead) > same[..., None], np.sign(ahead), 0)
+                shares[draws, :, :, y] = 0.5 + 0.5 * np.einsum("svxy,xy->svx", sign, utilities.reference)
+        return replace(utilities, value=shares, scale=self.words)
+
+    @property
+    def words(self) -> str:
+        """The scale in words."""
+        return "share of each prompt's answers that are liked less"
+
+
 def rescale(utilities: Utilities, scale: AbstractScale) -> Utilities:
-    """Return the same utilities on another scale; factored ones stay factored.
+    """Return the same utilities on another scale; factored ones stay factored, unless it is `RankScale`.
 
     Args:
         utilities: on any scale that is affine per draw and voter (scales do not compound: the last one holds).
@@ -156,16 +204,18 @@ def rescale(utilities: Utilities, scale: AbstractScale) -> Utilities:
         InputError: a voter with positive mass is indifferent between all candidates in some draw, so the scale's
             unit is 0.
     """
-    zero, unit = measured(utilities, scale)
-    return affine(replace(utilities, scale=scale.words), zero, unit)
+    return scale.apply(utilities)
 
 
 def measured(utilities: Utilities, scale: AbstractScale) -> tuple[Table, Table]:
     """Return `(zero, unit)` of a scale on these utilities; 1 is the unit of voters without mass who have none.
 
     Raises:
-        InputError: a voter with positive mass is indifferent between all candidates in some draw.
+        InputError: a voter with positive mass is indifferent between all candidates in some draw; the scale is none
+            that has a zero and a unit.
     """
+    if not isinstance(scale, AbstractAffine):
+        raise InputError(f"{scale} has no zero and unit, so it cannot be a rule's own scale; use it as `scale`.")
     zero, unit = np.empty(utilities.shape[:2]), np.empty(utilities.shape[:2])
     for draws, values in chunks(utilities):
         # Centring first costs nothing (scales do not feel it) and keeps digits where utilities are far from 0.

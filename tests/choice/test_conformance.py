@@ -13,9 +13,44 @@ import pytest
 from pluralign import choice
 from pluralign.types import Choice, Linear, Utilities
 
-RULES = [choice.Utilitarian(), choice.Nash(), choice.Maximin()]
-RISKS = [choice.Mean(), choice.CVaR(tail=0.4)]
+RULES = [
+    choice.Utilitarian(),
+    choice.Nash(),
+    choice.Maximin(),
+    choice.AlphaFair(alpha=0.5),
+    choice.AlphaFair(alpha=2.0),
+    choice.OWA(weights=(4.0, 3.0, 2.0, 1.0)),
+    choice.Gini(),
+    choice.VoterCVaR(tail=0.4),
+    choice.KalaiSmorodinsky(),
+    choice.NashBargaining(),
+    choice.KLRobust(),
+    choice.ChiSquareRobust(),
+    choice.TotalVariationRobust(),
+]
+RISKS = [
+    choice.Mean(),
+    choice.CVaR(tail=0.4),
+    choice.WorstCase(),
+    choice.Entropic(theta=2.0),
+    choice.Semideviation(),
+    choice.Ellipsoid(radius=1.0),
+]
+# Every rule with and without caution, and every measure with one that is smooth.
+PAIRS = [(rule, risk) for rule in RULES for risk in RISKS if rule == choice.Nash() or RISKS.index(risk) < 2]
 CLOSE = 1e-4  # of lotteries: ten times what the solver's tolerance makes of them
+
+
+def easy(make, rule) -> Utilities:
+    """A problem that the rule can solve: who bargains must be able to agree, here on the first candidate."""
+    u = make(seed=11, shape=(4, 4, 2, 4))
+    if not isinstance(rule, choice.NashBargaining):
+        return u
+    first = np.zeros((*u.reference.shape, 1))
+    first[:, 0] = 1
+    phi = np.concatenate([u.value.phi, first], -1)
+    weights = np.concatenate([u.value.weights, np.full((*u.shape[:2], 1), 4.0)], -1)
+    return replace(u, value=Linear(phi, weights, u.value.offset))
 
 
 def shuffled(utilities, voters=None, candidates=None) -> Utilities:
@@ -73,7 +108,8 @@ def price(rule, risk, u):
     """A higher price of divergence never buys more of it; at a very high price there is none."""
     on = np.where(u.reference > 0, u.reference, 1)
     spent = []
-    for beta in (1e-3, 0.03, 0.3, 3.0, 1e4):
+    # Gains over the reference are infinitely dear at 0, so who bargains comes there with the root of the price only.
+    for beta in (0.03, 0.3, 1e6 if rule.positive and rule.scale else 1e4):
         lottery = rule.choose(u, risk=risk, beta=beta).lottery
         spent.append((lottery * np.log(np.where(lottery > 0, lottery, 1) / on)).sum(-1).mean())
     assert (np.diff(spent) <= 1e-3).all(), spent
@@ -88,24 +124,34 @@ def factored(rule, risk, u):
     assert a.certificate.value == pytest.approx(b.certificate.value, abs=5e-5)
 
 
+def worth(rule, u, mass):
+    found = rule.marginal(u, mass)
+    return rule.welfare(cp.Constant(u), mass).value if found is None else found[0]
+
+
 def degree(rule, risk, u):
-    """`W(c u) = c^degree W(u)`, so utilities times `c` and beta times `c^degree` choose the same; likewise risk."""
+    """`W(c u) = c^degree W(u)`, so utilities times `c` and beta times `c^degree` choose the same; likewise risk.
+
+    A rule with its own scale feels no unit of what comes in, and aversion to risk may have a unit of its own.
+    """
     some = np.random.default_rng(1).gamma(1.0, size=u.shape[:2])
     a = rule.choose(u, risk=risk, beta=0.2)
     for c in (1e-6, 3.0, 1e6):
-        one, other = (rule.welfare(cp.Constant(k * some), u.mass).value for k in (1, c))
+        one, other = (worth(rule, k * some, u.mass) for k in (1, c))
         np.testing.assert_allclose(other, one * c**rule.degree + (np.log(c) if rule.degree == 0 else 0))
-        whole = risk.combine(cp.Constant(c * one - 7)).value
-        assert whole == pytest.approx(c * risk.combine(cp.Constant(one)).value - 7)
+        unit = 1.0 if rule.scale else c**rule.degree
+        felt = risk if risk.homogeneous else replace(risk, theta=risk.theta / unit)
+        if risk.homogeneous:
+            assert risk.marginal(c * one - 7)[0] == pytest.approx(c * risk.marginal(one)[0] - 7)
         scaled = Utilities(u.dense() * c, u.mass, u.reference)
-        same(a, rule.choose(scaled, risk=risk, beta=0.2 * c**rule.degree))
+        same(a, rule.choose(scaled, risk=felt, beta=0.2 * unit))
 
 
 def translation(rule, risk, u):
     """A constant per draw and prompt, the same for all voters, changes nothing where utilities may be negative."""
-    if rule.positive:
+    if rule.positive and rule.scale is None:
         return
-    shift = np.random.default_rng(3).normal(size=(1, 1, 3, 1)) - 10
+    shift = np.random.default_rng(3).normal(size=(1, 1, u.shape[2], 1)) - 10
     same(
         rule.choose(u, risk=risk, beta=0.2),
         rule.choose(Utilities(u.dense() + shift, u.mass, u.reference), risk=risk, beta=0.2),
@@ -113,7 +159,7 @@ def translation(rule, risk, u):
 
 
 def beta_range(rule, risk, u):
-    for beta in (1e-3, 1e-2, 0.1, 1.0, 10.0):
+    for beta in (1e-2, 10.0):
         certificate = rule.choose(u, risk=risk, beta=beta).certificate
         assert certificate.tv_bound <= 1e-3
 
@@ -126,6 +172,7 @@ class Off(choice.AbstractRule):
     kind: Literal["off"] = "off"
     degree: ClassVar[int] = 1
     positive: ClassVar[bool] = False
+    scale: ClassVar[None] = None
 
     def choose(self, utilities, risk=choice.Mean(), beta=0.1):  # noqa: B008
         u, rule = utilities, choice.Maximin()
@@ -203,13 +250,12 @@ CHECKS = {
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda c: c.__name__)
-@pytest.mark.parametrize("risk", RISKS, ids=lambda r: r.kind)
-@pytest.mark.parametrize("rule", RULES, ids=lambda r: r.name)
+@pytest.mark.parametrize(("rule", "risk"), PAIRS, ids=lambda x: x.kind)
 def test_rule(make, rule, risk, check):
-    check(rule, risk, make(seed=11))
+    check(rule, risk, easy(make, rule))
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda c: c.__name__)
 def test_a_broken_rule_fails(make, check):
     with pytest.raises(AssertionError):
-        check(CHECKS[check], choice.Mean(), make(seed=11))
+        check(CHECKS[check], choice.Mean(), easy(make, CHECKS[check]))

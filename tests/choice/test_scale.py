@@ -12,6 +12,8 @@ from pluralign.types import Linear, Utilities
 
 ALL = [choice.NoScale(), choice.StdScale(), choice.RangeScale(), choice.GapScale()]
 UNITS = ALL[1:]  # those that do not feel a voter's unit
+RANK = choice.RankScale()
+EVERY = [*ALL, RANK]
 
 
 def plain(seed=0, shape=(3, 4, 2, 4)) -> Utilities:
@@ -93,7 +95,7 @@ def overall(u: Utilities) -> Utilities:
 
 @pytest.mark.parametrize(
     ("check", "scale"),
-    [(unit_blind, s) for s in UNITS] + [(shift_blind, s) for s in ALL] + [(padding_blind, s) for s in ALL],
+    [(unit_blind, s) for s in [*UNITS, RANK]] + [(check, s) for check in (shift_blind, padding_blind) for s in EVERY],
     ids=lambda x: getattr(x, "kind", None) or x.__name__,
 )
 def test_scales_do_not_feel(check, scale):
@@ -152,3 +154,46 @@ def test_an_indifferent_voter_is_named_unless_it_does_not_count(scale, level):
     absent = choice.rescale(replace(flat, mass=np.array([0.5, 0.25, 0, 0.25])), scale)
     assert np.isfinite(absent.dense()).all()
     choice.rescale(flat, choice.NoScale())
+
+
+def test_a_rank_is_the_share_of_answers_that_are_liked_less():
+    u = plain(9)
+    value = np.round(u.value, 0)  # with ties
+    value[2] = 0.7
+    ranked = choice.rescale(replace(u, value=value), RANK)
+    for s, v, x, y in np.ndindex(3, 4, 2, 4):
+        own, row = value[s, v, x, y], list(zip(value[s, v, x], u.reference[x], strict=True))
+        less = sum(r for other, r in row if other < own) + sum(r for other, r in row if other == own) / 2
+        assert ranked.value[s, v, x, y] == pytest.approx(less, abs=1e-12)
+    np.testing.assert_allclose(ranked.expected(u.reference), 0.5, atol=1e-12)
+    np.testing.assert_allclose(ranked.value[2], 0.5)
+    assert ranked.scale == RANK.words
+
+
+def test_ranks_feel_nothing_but_the_order():
+    u = plain(10)
+    bent = replace(u, value=np.exp(2 * u.value) + np.arange(2)[:, None])
+    np.testing.assert_allclose(choice.rescale(u, RANK).value, choice.rescale(bent, RANK).value, atol=1e-12)
+    with pytest.raises(AssertionError):
+        std = choice.StdScale()
+        np.testing.assert_allclose(choice.rescale(u, std).value, choice.rescale(bent, std).value, atol=1e-12)
+
+
+def test_the_sum_of_ranks_is_borda_against_the_reference(monkeypatch):
+    rng = np.random.default_rng(11)
+    linear = Linear(rng.normal(size=(6, 4, 3)), rng.normal(size=(5, 7, 3)), rng.normal(size=(5, 7)))
+    u = Utilities(linear, rng.dirichlet(np.ones(7)), np.full((6, 4), 0.25))
+    monkeypatch.setattr(scales, "CHUNK", 500)
+    ranked = choice.rescale(u, RANK)
+    assert not isinstance(ranked.value, Linear)
+    summed = np.einsum("svxy,v->xy", ranked.value, u.mass) / 5
+    winners = choice.Borda().choose(u, beta=0.01).lottery.argmax(-1)
+    np.testing.assert_array_equal(summed.argmax(-1), winners)
+    chosen = choice.Utilitarian().choose(ranked, beta=0.1)
+    np.testing.assert_array_equal(chosen.lottery.argmax(-1), winners)
+    assert choice.Nash().choose(ranked).certificate.tv_bound < 1e-3
+
+
+def test_ranks_cannot_be_a_rules_own_scale():
+    with pytest.raises(InputError, match="cannot be a rule's own scale"):
+        scales.measured(plain(), RANK)
