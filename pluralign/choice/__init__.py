@@ -13,6 +13,7 @@ from pluralign.choice.cautious import AbstractCaution, LowerBound, LowerTail, ca
 from pluralign.choice.constraint import AbstractConstraint, Bound, Floor
 from pluralign.choice.decision import Disagreement, Gains, decide, decisions, disagreement, gains
 from pluralign.choice.fair import EgalitarianLottery, NashLottery
+from pluralign.choice.leximin import Leximin
 from pluralign.choice.linear import LCPO, AbstractLinear, LeximaxPlurality, LinearKemeny
 from pluralign.choice.lottery import AbstractLottery, MaximalLottery, RandomDictatorship
 from pluralign.choice.orders import Kemeny, RankedPairs
@@ -22,6 +23,7 @@ from pluralign.choice.risk import AbstractRisk, CVaR, Ellipsoid, Entropic, Mean,
 from pluralign.choice.robust import AbstractRobust, ChiSquareRobust, KLRobust, TotalVariationRobust
 from pluralign.choice.rule import AbstractRule, AbstractWelfare
 from pluralign.choice.scale import AbstractScale, GapScale, NoScale, RangeScale, RankScale, StdScale, rescale
+from pluralign.choice.scope import each_prompt
 from pluralign.choice.scoring import IRV, Approval, Plurality, Positional
 from pluralign.choice.tournament import Black, Borda, Condorcet, Copeland, Minimax, Schulze
 from pluralign.choice.voting import AbstractMargins, AbstractVoting
@@ -65,6 +67,7 @@ __all__ = [
     "KalaiSmorodinsky",
     "Kemeny",
     "LeximaxPlurality",
+    "Leximin",
     "LinearKemeny",
     "LowerBound",
     "LowerTail",
@@ -95,6 +98,7 @@ __all__ = [
     "decide",
     "decisions",
     "disagreement",
+    "each_prompt",
     "gains",
     "rescale",
     "utilities",

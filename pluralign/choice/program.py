@@ -106,7 +106,7 @@ def demanded(
 
 
 def meet(
-    f: Demanding, utilities: Utilities, beta: float, *, name: str, positive: bool
+    f: Demanding, utilities: Utilities, beta: float, *, name: str, positive: bool = False
 ) -> tuple[Lottery, Table, Certificate, Float[np.ndarray, " row"]]:
     """Return what `solve` does and what each demand is worth, with a price of falling short that is high enough.
 

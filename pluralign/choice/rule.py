@@ -104,12 +104,11 @@ class AbstractWelfare(AbstractRule):
         Raises:
             SolveError: also if no lottery was found that meets all constraints; names what falls short.
         """
-        if not (np.isfinite(beta) and beta > 0):
-            raise InputError(f"beta is {beta}; the price of a nat of divergence must be positive (try 0.03 to 1).")
+        priced(beta)
         rows, risks = demanded(constraints, utilities)
         whole = beside(utilities, rows) if rows else utilities
         counts = np.append(utilities.mass > 0, np.ones(len(risks), bool))
-        kept = whole if counts.all() else _only(whole, counts)
+        kept = whole if counts.all() else only(whole, counts)
         voters = kept.shape[1] - len(risks)
         mass = kept.mass[:voters]
         own = np.ones(kept.shape[:2])
@@ -135,19 +134,29 @@ class AbstractWelfare(AbstractRule):
         )
         weights = np.zeros(whole.shape[:2])
         weights[:, counts] = multipliers * slope / own
-        value = whole.value
-        reward = (
-            LinearReward(np.ravel(weights) @ value.weights.reshape(weights.size, -1))
-            if isinstance(value, Linear)
-            else None
-        )
         names = (whole.voters or ())[utilities.shape[1] :]
         prices = weights[:, utilities.shape[1] :].sum(0)
         demands = tuple(Demand(n, float(w), float(p)) for n, w, p in zip(names, worth, prices, strict=True))
-        return Choice(self.name, lottery, weights, reward, beta, risk.words, certificate, whole, demands)
+        return Choice(
+            self.name, lottery, weights, linear_reward(whole, weights), beta, risk.words, certificate, whole, demands
+        )
 
 
-def _only(utilities: Utilities, counts: np.ndarray) -> Utilities:
+def priced(beta: float) -> None:
+    """Refuse a price of divergence that is not positive."""
+    if not (np.isfinite(beta) and beta > 0):
+        raise InputError(f"beta is {beta}; the price of a nat of divergence must be positive (try 0.03 to 1).")
+
+
+def linear_reward(utilities: Utilities, weights: Float[np.ndarray, "draw voter"]) -> LinearReward | None:
+    """Return the reward that multipliers make of utilities with features; None if they have none."""
+    value = utilities.value
+    if not isinstance(value, Linear):
+        return None
+    return LinearReward(np.ravel(weights) @ value.weights.reshape(weights.size, -1))
+
+
+def only(utilities: Utilities, counts: np.ndarray) -> Utilities:
     """Return the utilities of the voters for whom `counts` is True."""
     value = utilities.value
     if isinstance(value, Linear):

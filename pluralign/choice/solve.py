@@ -239,7 +239,10 @@ def _least_bound(
             length /= 2
         else:
             break  # rounding: no step is an improvement any more
+        stalled = value - reached <= 1e-14 * abs(value)
         theta, tilt, value, lottery = theta + length * step, tilt + length * along, reached, tried
+        if stalled:
+            break  # rounding again
     # Anew from the weights, so that rounding does not add up.
     lottery, rest = best_response(utilities, carried(theta), beta)
     return theta, lottery, float(intercepts @ theta + rest)

@@ -11,7 +11,7 @@ from scipy.special import rel_entr
 
 from pluralign.choice.ballots import Margins, Profile, ballots, electorates
 from pluralign.choice.risk import AbstractRisk, Mean
-from pluralign.choice.rule import MEAN, AbstractRule
+from pluralign.choice.rule import MEAN, AbstractRule, priced
 from pluralign.choice.solve import best_response
 from pluralign.errors import InputError
 from pluralign.types import Certificate, Choice, Utilities
@@ -113,8 +113,7 @@ class AbstractMargins(AbstractVoting):
 
 def neutral(rule: AbstractRule, risk: AbstractRisk, beta: float) -> None:
     """Refuse what an ordinal rule cannot take."""
-    if not (np.isfinite(beta) and beta > 0):
-        raise InputError(f"beta is {beta}; the price of a nat of divergence must be positive (try 0.03 to 1).")
+    priced(beta)
     if not isinstance(risk, Mean):
         raise InputError(
             f"{rule.name} counts every draw of a voter as a ballot, so it cannot be cautious: risk must be Mean(), "
