@@ -198,7 +198,7 @@ def _gains(chosen: Choice, groups: np.ndarray) -> list[dict[str, Any]]:
     several = [groups, np.full(len(groups), "everyone")] if len(set(groups)) > 1 else [groups]
     rows = []
     for labels in several:
-        found = choice.gains(chosen, labels)
+        found = choice.gains(chosen, labels.tolist())
         for name, share, gain, chance in zip(found.names, found.share, found.gain, found.probability, strict=True):
             estimate = dict(zip(("mean", "low", "high"), gain, strict=True))
             row = {"rule": chosen.name, "group": name, "share": share, "gain": estimate, "probability_of_gain": chance}

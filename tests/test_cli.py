@@ -41,6 +41,7 @@ def test_check_describes_a_table_and_a_bad_row_is_told_without_a_traceback(tmp_p
         (["check", "c.yaml", "--featurez.kind", "x"], "Did you mean 'features'"),
         (["check", "none.yaml"], "none.yaml"),
         (["report", "nowhere"], "nowhere"),
+        (["compare", "nowhere"], "nowhere holds no finished posterior"),
         (["report", "nowhere", "--beta", "3"], "takes no --beta"),
     ],
 )

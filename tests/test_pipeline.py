@@ -134,12 +134,48 @@ def test_raked_weights_are_the_mass_of_voters_and_the_report_says_so(finished, t
     assert any("raked to the declared margins of group" in verdict for verdict in numbers["verdicts"])
 
 
-def test_compare_says_what_every_rule_gives_to_whom(finished):
+def test_compare_says_what_every_rule_gives_to_whom_and_how_sure_that_is(finished, tmp_path):
+    """The lotteries are those of the run, so are decisions; other rules stand beside, or the reason why not."""
+    folder, _ = finished
     console = Console(record=True, width=80, file=io.StringIO())
-    console.print(pipeline.compare(finished[0]))
-    told = console.export_text()
-    for word in ("utilitarian", "nash", "maximin", "friends", "critics", "everyone"):
+    found = pipeline.compare(folder, out=tmp_path)
+    console.print(found)
+    told = " ".join(console.export_text().split())
+    for word in ("utilitarian", "nash", "maximin", "schulze", "random-dictatorship", "friends", "critics", "everyone"):
         assert word in told
+    report = json.loads((folder / "report.json").read_text())
+    mine = {row["rule"]: row for row in found.tables["decisions"]["rows"]}
+    for row in report["decisions"]["rows"]:
+        assert mine[row["rule"]] == row
+    gains = {(row["rule"], row["group"]): row["gain"] for row in found.tables["gains"]}
+    for row in report["rules"]["welfare"]:
+        assert gains[row["rule"], row["group"]] == pytest.approx(row["gain"], abs=1e-6)
+    shown = {*mine, *found.tables["decisions"]["reasons"]}
+    assert shown == set(found.tables["rules"]) and not shown & {"positional", "pref-voting"}
+    assert (tmp_path / "compare.png").stat().st_size > 10_000 and not (folder / "compare.png").exists()
+
+
+def test_compare_says_why_a_rule_cannot(finished, tmp_path):
+    """Ordinal rules take no cautious risk, but decide in every draw; Nash needs utilities above 0."""
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    careful = config.parse(SMALL, {"risk": "{kind: cvar, tail: 0.1}", "scale": "{kind: none}"})
+    artifacts.write_text(folder / "experiment.yaml", config.dump(careful))
+    tables = pipeline.compare(folder).tables
+    assert "cannot be cautious" in tables["reasons"]["borda"] and "borda" in tables["decisions"]["rules"]
+    assert "nash" in tables["reasons"] and "maximin" not in tables["reasons"]
+    few = pipeline.compare(folder, rules="experiment", enough=1.0).tables
+    assert few["rules"] == ["utilitarian", "nash", "maximin"] and few["decisions"]["enough"] == 1
+
+
+def test_compare_takes_finished_runs_only(finished, tmp_path):
+    with pytest.raises(InputError, match=r"nowhere holds no finished posterior.*runs/quickstart"):
+        pipeline.compare(tmp_path / "nowhere")
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    shutil.rmtree(folder / "posterior")
+    with pytest.raises(InputError, match="holds no finished posterior"):
+        pipeline.compare(folder)
+    with pytest.raises(InputError, match=r"enough is 1\.5"):
+        pipeline.compare(finished[0], rules="experiment", enough=1.5, out=tmp_path)
 
 
 @pytest.mark.parametrize("form", ["{kind: ranking}", "{kind: rating}"])

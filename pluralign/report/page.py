@@ -208,6 +208,19 @@ def _individual_rows(table: Row) -> list[list[str]]:
     ]
 
 
+def _decision_rows(table: Row) -> list[list[str]]:
+    shares = ("differs", "ignorance")
+    return [
+        [
+            r["rule"],
+            f"{number(r['likeliest'], 2)} ({number(r['lowest'], 2)} to {number(r['highest'], 2)})",
+            f"{r['decided']} of {table['prompts']}",
+            *(percent(r[k]) for k in shares),
+        ]
+        for r in table["rows"]
+    ]
+
+
 def _certificate_rows(rows: list[Row]) -> list[list[str]]:
     measures = ("beta", "value", "gap", "tv_bound", "tv_reference", "kl_reference")
     return [[r["rule"], *(number(r[k]) for k in measures), number(r["cuts"]), number(r["seconds"])] for r in rows]
@@ -282,6 +295,7 @@ FILTERS = {
     "welfare_rows": _welfare_rows,
     "individual_rows": _individual_rows,
     "certificate_rows": _certificate_rows,
+    "decision_rows": _decision_rows,
     "policy_rows": _policy_rows,
     "by_versions": _by_versions,
 }

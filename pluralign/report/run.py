@@ -9,7 +9,7 @@ import yaml
 
 from pluralign import artifacts
 from pluralign.errors import InputError
-from pluralign.types import Choice, Evaluation, Features, Feedback, Policy, RewardPosterior, Utilities
+from pluralign.types import Choice, Decisions, Evaluation, Features, Feedback, Policy, RewardPosterior, Utilities
 
 T = TypeVar("T")
 
@@ -19,6 +19,7 @@ REASONS = {
     "features": "The run folder holds no features, so their model and hash are not listed.",
     "posterior": "The run folder holds no reward posterior: fit, inferred preferences and reliability are not shown.",
     "truth": "The annotators are real, or their own utilities were not saved: nothing tells the true values.",
+    "decisions": "What each rule decides in every posterior draw was not worked out, so nothing says how sure it is.",
     "policies": "No policy was trained in this run, so there are no training curves.",
     "evaluation": "Nothing was measured after fitting: no held-out scores, no welfare of trained policies.",
     "config": "The run was made without a config file (through the Python API).",
@@ -32,6 +33,7 @@ class Run:
     Attributes:
         path: the folder.
         choices: one per rule; never empty.
+        decisions: what rules decide in every draw.
         policies: trained policies by the name of their rule.
         config: text of `experiment.yaml`.
         manifests: type, key, hash and versions of each artifact, by its path in the folder.
@@ -44,6 +46,7 @@ class Run:
     features: Features | None
     posterior: RewardPosterior | None
     truth: Utilities | None
+    decisions: Decisions | None
     policies: dict[str, Policy]
     evaluation: Evaluation | None
     config: str | None
@@ -84,6 +87,7 @@ def read(path: str | Path) -> Run:
         "features": part("features", Features),
         "posterior": part("posterior", RewardPosterior),
         "truth": part("truth", Utilities),
+        "decisions": part("decisions", Decisions),
         "policies": {p.parent.parent.name: artifacts.load(p.parent, Policy) for p in _found(path, "policies/*/policy")},
         # `scores` is what a run that stopped before its policies were measured leaves.
         "evaluation": part("evaluation", Evaluation) or part("scores", Evaluation),

@@ -8,6 +8,7 @@ from pluralign import __version__
 from pluralign.artifacts import plain
 from pluralign.feedback import Population, coverage, describe
 from pluralign.report import inference, welfare
+from pluralign.report.decisions import decisions
 from pluralign.report.groups import MOST, default_attribute, group
 from pluralign.report.run import Run
 from pluralign.report.verdicts import verdicts
@@ -41,6 +42,7 @@ def collect(run: Run, groups: str | None) -> dict[str, Any]:
         "reliability": inference.reliability(posterior, run.feedback, attribute) if posterior else None,
         "rules": welfare.rules(run, attribute),
         "agreement": welfare.agreement(run),
+        "decisions": decisions(run.decisions),
         "policies": _policies(run, evaluation),
         "reproduce": {
             "config": run.config,

@@ -16,6 +16,7 @@ def verdicts(tables: Tables) -> list[str]:
         *_counted(tables["annotators"]),
         *_rules(tables["rules"]),
         *_agreement(tables["agreement"]),
+        *(tables["decisions"]["sentences"] if tables["decisions"] else ()),
         *_policies(tables["policies"]),
     ]
 

@@ -11,6 +11,8 @@ from pluralign.types import (
     Certificate,
     Choice,
     Choices,
+    Decision,
+    Decisions,
     Estimate,
     Evaluation,
     Features,
@@ -59,6 +61,17 @@ def choose(name, utilities, group_weight, beta):
         certificate=Certificate(value, value + 3e-9, 3e-9, 8.7e-5, 31, 0.137),
         utilities=utilities,
     )
+
+
+def decide(rng, names, draws, prompts, candidates, reasons=None):
+    """Make decisions that mostly, but not always, follow the first rule's."""
+    winner = rng.integers(candidates, size=(draws, prompts))
+    winner[:, 0] = 0  # one prompt on which there is no doubt
+    made = []
+    for name in names:
+        other = np.where(rng.random((draws, prompts)) < 0.1, (winner + 1) % candidates, winner)
+        made.append(Decision(name, np.eye(candidates)[other], np.eye(candidates)[other[0]]))
+    return Decisions(tuple(made), reasons or {})
 
 
 def describe_estimate(values):
@@ -240,8 +253,9 @@ def make_demo(run, seed=0, caveats=(), draws=100, prompts=40):
         phi.reshape(-1, len(names)), votes.prompt_id, names, np.zeros(6), np.eye(6),
         {"model": "lexicon", "hash": "fedcba9876543210"},
     )  # fmt: skip
+    decided = decide(np.random.default_rng(seed), list(choices), draws, prompts, 5, {"irv": "too many ways."})
     save_all(
-        run, feedback=votes, features=features, posterior=posterior, choices=choices, truth=truth, policies=policies,
+        run, decisions=decided, feedback=votes, features=features, posterior=posterior, choices=choices, truth=truth, policies=policies,
         evaluation=evaluation,
     )  # fmt: skip
     config = "# pluralign run configs/quickstart.yaml\nseed: 0\nfeedback:\n  kind: community\n  seed: 7\n"

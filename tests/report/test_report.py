@@ -281,13 +281,21 @@ def test_what_a_training_has_wrong_is_no_doubt_about_the_rules(demo, tmp_path):
 
 def test_what_is_absent_is_named_with_its_reason(crowd, api):
     written, found = read(crowd)
-    assert set(written.tables["absent"]) == {"features", "truth", "policies", "config"}
+    assert set(written.tables["absent"]) == {"features", "truth", "decisions", "policies", "config"}
     written, found = read(api)
-    assert set(written.tables["absent"]) == {"features", "posterior", "truth", "evaluation", "config"}
+    assert set(written.tables["absent"]) == {
+        "features",
+        "posterior",
+        "truth",
+        "decisions",
+        "evaluation",
+        "config",
+    }
     for section, name in {
         "fit": "posterior",
         "preferences": "posterior",
         "rules": "truth",
+        "agreement": "decisions",
         "policies": "evaluation",
     }.items():
         assert f"Not here: {name}. {written.tables['absent'][name]}" in found.text[section]
