@@ -39,7 +39,7 @@ from pluralign.types import (
 T = TypeVar("T")
 MOST_GROUPS = 12  # values of an attribute whose groups are looked at
 BOOTSTRAP = 400  # resamples of prompts behind an interval
-PATIENCE = 30  # seconds in which a rule has to decide in every draw
+PATIENCE = 30.0  # seconds in which a rule has to decide in every draw
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,16 @@ Rules need no reward model: `types.Utilities(value, mass, reference)` takes any 
 rankings as well, `choice.Schulze().winners(rankings)`, or margins in batches, `choice.Schulze().from_margins(margins)`.
 """
 
+from pluralign.choice import audit, axioms
 from pluralign.choice.agree import Agreement, agreement
 from pluralign.choice.build import utilities
 from pluralign.choice.cautious import AbstractCaution, LowerBound, LowerTail, cautious
 from pluralign.choice.constraint import AbstractConstraint, Bound, Floor
-from pluralign.choice.decision import Disagreement, Gains, decide, decisions, disagreement, gains
+from pluralign.choice.decision import Disagreement, decide, decisions, disagreement
 from pluralign.choice.fair import EgalitarianLottery, NashLottery
+from pluralign.choice.gain import Gains, gains
 from pluralign.choice.leximin import Leximin
+from pluralign.choice.game import self_play
 from pluralign.choice.linear import LCPO, AbstractLinear, LeximaxPlurality, LinearKemeny
 from pluralign.choice.lottery import AbstractLottery, MaximalLottery, RandomDictatorship
 from pluralign.choice.orders import Kemeny, RankedPairs
@@ -94,6 +97,8 @@ __all__ = [
     "VoterCVaR",
     "WorstCase",
     "agreement",
+    "audit",
+    "axioms",
     "cautious",
     "decide",
     "decisions",
@@ -101,5 +106,6 @@ __all__ = [
     "each_prompt",
     "gains",
     "rescale",
+    "self_play",
     "utilities",
 ]

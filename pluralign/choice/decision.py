@@ -11,12 +11,13 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from pluralign.choice.ballots import SAME, TIE, Profile, electorates
+from pluralign.choice.leximin import Leximin
 from pluralign.choice.lottery import AbstractLottery, MaximalLottery
 from pluralign.choice.rule import AbstractRule, AbstractWelfare
 from pluralign.choice.scale import chunks, rescale
 from pluralign.choice.voting import AbstractMargins, AbstractVoting
 from pluralign.errors import InputError, PluralignError
-from pluralign.types import Choice, Decision, Decisions, Linear, Utilities
+from pluralign.types import Decision, Decisions, Linear, Utilities
 
 Shares = Float[np.ndarray, "draw prompt candidate"]
 CHUNK = 500_000  # utilities in hand at once
@@ -28,11 +29,13 @@ def decide(rule: AbstractRule, utilities: Utilities, enough: float = 0.5) -> Dec
     A rule that names winners decides for the winners of that draw's ballots, ties sharing the win, and a lottery for
     that draw's chances. A rule that maximises welfare decides for the candidate that has most welfare as the sole
     answer to that prompt, `argmax_y W(U[draw, :, prompt, y])`; the rule's own lottery, which may please everyone in
-    turn, is what `choose` is for. A rule with a scale of its own measures each prompt on it. A rule that is defined for
-    positive utilities only, and has no scale of its own, measures each prompt from the voter's worst candidate there:
-    candidates that leave least mass at that worst (or below the zero of the rule's scale) come first, and among those
-    the welfare of voters who are above it decides, which is the limit of `W(u + e)` as e goes to 0 (for Nash's welfare:
-    Caragiannis et al. 2019, The unreasonable fairness of maximum Nash welfare).
+    turn, is what `choose` is for. `Leximin` goes on to the next voter where that ties. A rule with a scale of its own
+    measures each prompt on it. A rule that is defined for positive utilities only, and has no scale of its own,
+    measures each prompt from the voter's worst candidate there: candidates that leave least mass at that worst (or
+    below the zero of the rule's scale) come first, and among those the welfare of voters who are above it decides,
+    which is the limit of `W(u + e)` as e goes to 0 (for Nash's welfare: Caragiannis et al. 2019, The unreasonable
+    fairness of maximum Nash welfare). With many voters everything is somebody's worst, so that Nash's welfare then
+    works like a veto.
 
     Args:
         rule: what decides.
@@ -116,61 +119,6 @@ def disagreement(decided: Sequence[Decision]) -> Disagreement:
     return Disagreement(
         tuple(d.name for d in decided), each.mean(-1), stderr, np.array([d.ignorance.mean() for d in decided])
     )
-
-
-@dataclass(frozen=True, eq=False)
-class Gains:
-    """What a choice gives to voters or groups, as known: each row is posterior mean, 5 % and 95 % quantile.
-
-    Attributes:
-        names: of the voters or groups.
-        share: of all mass.
-        before: welfare under the reference.
-        after: welfare under the lottery.
-        gain: their difference.
-        probability: that the gain is positive.
-    """
-
-    names: tuple[str, ...]
-    share: Float[np.ndarray, " name"]
-    before: Float[np.ndarray, "name 3"]
-    after: Float[np.ndarray, "name 3"]
-    gain: Float[np.ndarray, "name 3"]
-    probability: Float[np.ndarray, " name"]
-
-
-def gains(chosen: Choice, groups: Sequence[str] | None = None) -> Gains:
-    """Return the welfare of every voter or group under a choice of any rule, with credible intervals.
-
-    `u[draw, voter] = mean_prompt sum_candidate lottery U`; a group's is the mean over its voters, weighted by mass.
-
-    Args:
-        chosen: what a rule chose.
-        groups: name of each voter's group; None: every voter alone. Groups in which nobody has mass are left out.
-
-    Raises:
-        InputError: there are not as many names as voters.
-    """
-    utilities = chosen.utilities
-    labels = tuple(utilities.voters or ()) if groups is None else tuple(groups)
-    if len(labels) != len(utilities.mass):
-        raise InputError(f"groups names {len(labels)} groups for {len(utilities.mass)} voters; name each voter's.")
-    if groups is None:
-        weight, names = np.eye(len(labels)), labels
-        share = utilities.mass
-    else:
-        unique, place = np.unique(np.array(labels, dtype=object), return_inverse=True)
-        weight = (place == np.arange(len(unique))[:, None]) * utilities.mass
-        share = weight.sum(1)
-        weight, unique, share = (x[share > 0] for x in (weight, unique, share))
-        weight, names = weight / share[:, None], tuple(unique)
-    before, after = (utilities.expected(p) @ weight.T for p in (utilities.reference, chosen.lottery))
-    gain = after - before
-
-    def told(u: Float[np.ndarray, "draw name"]) -> Float[np.ndarray, "name 3"]:
-        return np.stack([u.mean(0), *np.quantile(u, [0.05, 0.95], axis=0)], axis=1)
-
-    return Gains(names, share, told(before), told(after), told(gain), (gain > 0).mean(0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -274,6 +222,19 @@ def _welfare(rule: AbstractWelfare, world: World) -> Shares:
             "positive utilities only, say so with `positive = True`."
         )
     wins = welfare >= best - SAME * np.abs(np.where(np.isfinite(welfare), welfare, 0)).max(-1, keepdims=True)
+    return wins / wins.sum(-1, keepdims=True)
+
+
+@shares.register(Leximin)
+def _leximin(rule: Leximin, world: World) -> Shares:
+    """Return who leaves the worst off with most, of those who leaves the next with most, and so on."""
+    on = world.reference > 0
+    size = SAME * np.abs(np.where(on, world.values, 0)).max((1, 3))[..., None]
+    wins = np.broadcast_to(on, (len(world.values), *on.shape)).copy()
+    for level in np.moveaxis(np.sort(world.values, axis=1), 1, 0):
+        wins &= level >= np.where(wins, level, -np.inf).max(-1, keepdims=True) - size
+        if (wins.sum(-1) == 1).all():
+            break
     return wins / wins.sum(-1, keepdims=True)
 
 

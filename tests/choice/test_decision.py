@@ -108,6 +108,16 @@ def test_welfare_decides_for_the_best_sole_answer(make, shape):
             np.testing.assert_array_equal(found.shares[s, x], expected, err_msg=f"{rule.name} {s} {x}")
 
 
+def test_leximin_asks_the_next_voter_where_the_worst_off_are_equal():
+    rng = np.random.default_rng(2)
+    u = table(rng.integers(3, size=(200, 4, 5)))
+    found = choice.decide(choice.Leximin(), u)
+    for s, _, _, value in each_draw(u):
+        have = [tuple(sorted(column)) for column in value.T]
+        expected = np.array([h == max(have) for h in have])
+        np.testing.assert_allclose(found.shares[s, 0], expected / expected.sum())
+
+
 def test_nash_does_not_answer_with_anybody_s_worst_if_it_need_not():
     """The second is two voters' best and one's worst; the third is nobody's worst, and wins although its sum is less."""
     u = table([[[0.0, 9, 5], [0, 9, 5], [9, 0, 1]]])
