@@ -1,0 +1,384 @@
+"""What axioms are about: voters with preferences over the candidates of one prompt, and what a rule makes of them."""
+
+import warnings
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from functools import cached_property, singledispatch
+from typing import ClassVar
+
+import cvxpy as cp
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from pluralign.choice.ballots import SAME, Profile, ballots
+from pluralign.choice.lottery import AbstractLottery
+from pluralign.choice.rule import AbstractRule, AbstractWelfare
+from pluralign.choice.scale import affine, measured
+from pluralign.choice.voting import AbstractVoting
+from pluralign.errors import InputError
+from pluralign.types import Utilities
+
+Row = Float[np.ndarray, " candidate"]
+SMALL = 1e-3  # chances that differ by less are not told apart
+PRICED = 1e-2  # the same, of lotteries that pay for divergence
+PRICE = 0.01  # beta of rules that know no other way to decide than `choose`
+
+
+@dataclass(frozen=True, eq=False)
+class Society:
+    """Voters and their preferences; rules that count orders see only the order.
+
+    Attributes:
+        utility: of each candidate to each voter; from a ranking, `candidates - place`, and 0 for who is not named.
+        mass: how much each voter counts, in any unit.
+        approved: whether the voter's ballot approves of the candidate.
+        reference: the policy to stay near, sums to 1; rules that count orders do not see it.
+        candidates: their names.
+        voters: their names.
+        cardinal: True if utilities mean something beyond the order.
+    """
+
+    utility: Float[np.ndarray, "voter candidate"]
+    mass: Float[np.ndarray, " voter"]
+    approved: Bool[np.ndarray, "voter candidate"]
+    reference: Float[np.ndarray, " candidate"]
+    candidates: tuple[str, ...]
+    voters: tuple[str, ...]
+    cardinal: bool = True
+
+    @classmethod
+    def of_utility(
+        cls,
+        utility: Float[np.ndarray, "voter candidate"],
+        mass: Float[np.ndarray, " voter"] | None = None,
+        approved: Bool[np.ndarray, "voter candidate"] | None = None,
+        reference: Row | None = None,
+    ) -> "Society":
+        """Return a society from what candidates are worth to voters.
+
+        Args:
+            utility: in any unit.
+            mass: how much each voter counts, in any unit; None: all the same.
+            approved: None: a voter approves of what is worth at least the mean under the reference.
+            reference: None: uniform.
+
+        Raises:
+            InputError: an entry is not finite, or shapes disagree.
+        """
+        u = np.asarray(utility, np.float64)
+        if u.ndim != 2 or not u.size or not np.isfinite(u).all():
+            raise InputError(f"utility must be finite numbers [voter candidate], got shape {u.shape}.")
+        voters, candidates = u.shape
+        m = np.ones(voters) if mass is None else np.asarray(mass, np.float64)
+        if m.shape != (voters,) or not np.isfinite(m).all() or (m < 0).any() or not m.sum() > 0:
+            raise InputError(f"mass must be {voters} finite numbers, not negative and not all 0; got {mass}.")
+        ref = np.full(candidates, 1 / candidates) if reference is None else np.asarray(reference, np.float64)
+        likes = u >= (u @ ref)[:, None] - SAME * np.abs(u).max(1, keepdims=True) if approved is None else approved
+        names = tuple(map(str, range(candidates))), tuple(map(str, range(voters)))
+        return cls(u, m, np.asarray(likes, bool), ref, *names)
+
+    @classmethod
+    def of_rankings(
+        cls,
+        rankings: Int[np.ndarray, "voter slot"],
+        weights: Float[np.ndarray, " voter"] | None = None,
+        candidates: int | None = None,
+    ) -> "Society":
+        """Return a society from ballots, best first; who is not named (-1 ends the ballot) is tied last.
+
+        Raises:
+            InputError: these are no ballots; see `ballots.ballots`.
+        """
+        profile = ballots(np.asarray(rankings), weights, candidates)
+        size = len(profile.level)
+        utility = np.where(profile.approved, size - profile.level, 0).T.astype(float)
+        return replace(cls.of_utility(utility, weights, profile.approved.T), cardinal=False)
+
+    @classmethod
+    def of_utilities(cls, utilities: Utilities) -> tuple["Society", ...]:
+        """Return one society per prompt, of voters with mass and the mean of utilities over posterior draws."""
+        counts = utilities.mass > 0
+        mean = utilities.dense()[:, counts].mean(0)
+        found = []
+        for x, reference in enumerate(utilities.reference):
+            on = np.flatnonzero(reference > 0)
+            part = cls.of_utility(mean[:, x, on], utilities.mass[counts], reference=reference[on])
+            names = tuple(map(str, on)), tuple(v for v, c in zip(utilities.voters or (), counts, strict=True) if c)
+            found.append(replace(part, candidates=names[0], voters=names[1]))
+        return tuple(found)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """How many voters and candidates there are."""
+        return self.utility.shape  # pyright: ignore[reportReturnType]
+
+    @cached_property
+    def share(self) -> Float[np.ndarray, " voter"]:
+        """Masses that sum to 1."""
+        return self.mass / self.mass.sum()
+
+    @cached_property
+    def level(self) -> Int[np.ndarray, "voter candidate"]:
+        """How many candidates the voter puts above this one."""
+        u = self.utility
+        noise = SAME * np.abs(u).max(1)[:, None, None]
+        return (u[:, None, :] > u[:, :, None] + noise).sum(2)
+
+    @cached_property
+    def profile(self) -> Profile:
+        """The ballots, as rules that count orders see them."""
+        return Profile(self.level.T, self.share, self.approved.T)
+
+    @cached_property
+    def margins(self) -> Float[np.ndarray, "candidate candidate"]:
+        """Mass that puts a above b, less mass that puts b above a."""
+        return self.profile.margins()
+
+    @cached_property
+    def kinds(self) -> tuple[Int[np.ndarray, " voter"], ...]:
+        """Voters grouped by equal ballots and masses."""
+        table = np.column_stack([self.utility, self.approved, self.mass])
+        place = np.unique(table, axis=0, return_inverse=True)[1].ravel()
+        return tuple(np.flatnonzero(place == k) for k in range(place.max() + 1))
+
+    @property
+    def dichotomous(self) -> bool:
+        """True if every voter only tells approved from other candidates."""
+        worst = self.approved.sum(1)[:, None]
+        return bool((self.level == np.where(self.approved, 0, worst)).all())
+
+    def only(
+        self, voters: Int[np.ndarray, " voter"] | None = None, candidates: Int[np.ndarray, " candidate"] | None = None
+    ) -> "Society":
+        """Return the society of these voters and candidates alone, in this order."""
+        v = np.arange(self.shape[0]) if voters is None else np.asarray(voters)
+        y = np.arange(self.shape[1]) if candidates is None else np.asarray(candidates)
+        reference = self.reference[y]
+        return replace(
+            self,
+            utility=self.utility[v][:, y],
+            mass=self.mass[v],
+            approved=self.approved[v][:, y],
+            reference=reference / reference.sum(),
+            candidates=tuple(self.candidates[i] for i in y),
+            voters=tuple(self.voters[i] for i in v),
+        )
+
+    def saying(self, voters: Int[np.ndarray, " voter"], row: Row) -> "Society":
+        """Return the society in which these voters say that candidates are worth `row` to them.
+
+        They approve of what is worth as much as the first of them approved of before.
+        """
+        old, likes = self.utility[voters[0]], self.approved[voters[0]]
+        utility, approved = self.utility.copy(), self.approved.copy()
+        utility[voters] = row
+        approved[voters] = row >= old[likes].min() if likes.any() else False
+        return replace(self, utility=utility, approved=approved)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Each kind of ballot with how many cast it, as a person writes it."""
+        return tuple(f"{_times(self.mass[rows])} {ballot(self, int(rows[0]))}" for rows in self.kinds)
+
+
+def _times(mass: np.ndarray) -> str:
+    whole = bool((mass == 1).all())
+    return f"{len(mass)} x" if whole else f"{len(mass)} x (mass {mass[0]:.4g})"
+
+
+def ballot(society: Society, voter: int) -> str:
+    """Return a voter's ballot, such as `0 > 1 = 2`, with utilities in parentheses where they mean something."""
+    level, row = society.level[voter], society.utility[voter]
+    places = [np.flatnonzero(level == k) for k in np.unique(level)]
+    worth = [f" ({row[place[0]]:.3g})" if society.cardinal else "" for place in places]
+    return " > ".join(" = ".join(society.candidates[i] for i in p) + w for p, w in zip(places, worth, strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class AbstractOutcome(ABC):
+    """What a rule decided.
+
+    Attributes:
+        chance: of each candidate; winners share alike.
+        wins: who has a chance worth speaking of.
+        ordinal: True if the rule saw orders only.
+        is_set: True if it says who wins, not how often.
+    """
+
+    chance: Row
+    wins: Bool[np.ndarray, " candidate"]
+    ordinal: bool = True
+    is_set: ClassVar[bool] = False
+
+    @abstractmethod
+    def same(self, other: "AbstractOutcome") -> bool:
+        """Return whether another outcome on the same candidates is the same one."""
+
+    @abstractmethod
+    def better(self, than: "AbstractOutcome", utility: Row) -> bool:
+        """Return whether a voter with these utilities is sure to like this outcome better."""
+
+    @abstractmethod
+    def falls(self, before: "AbstractOutcome", candidate: int) -> bool:
+        """Return whether the candidate stands worse here than before."""
+
+
+@dataclass(frozen=True, eq=False)
+class Winners(AbstractOutcome):
+    """A set of candidates, of which somebody else will take one.
+
+    A voter likes one set better than another if nothing in it is worse than anything in the other, and something is
+    better (Kelly 1977, Strategy-proofness and social choice functions without single-valuedness).
+    """
+
+    is_set: ClassVar[bool] = True
+
+    def same(self, other: AbstractOutcome) -> bool:
+        """Return whether the same candidates win."""
+        return bool((self.wins == other.wins).all())
+
+    def better(self, than: AbstractOutcome, utility: Row) -> bool:
+        """Return whether every winner here is worth as much as every one there, and some pair differs."""
+        here, there = utility[self.wins], utility[than.wins]
+        return bool(here.min() >= there.max() and here.max() > there.min())
+
+    def falls(self, before: AbstractOutcome, candidate: int) -> bool:
+        """Return whether the candidate won and no longer does."""
+        return bool(before.wins[candidate] and not self.wins[candidate])
+
+
+@dataclass(frozen=True, eq=False)
+class Lottery(AbstractOutcome):
+    """Chances of candidates, judged by orders.
+
+    A voter likes one lottery better than another if, of every top part of its order, it has at least as much chance
+    of getting something there, and of some part more (stochastic dominance: Bogomolnaia and Moulin 2001).
+    """
+
+    def same(self, other: AbstractOutcome) -> bool:
+        """Return whether chances are the same."""
+        return bool((np.abs(self.chance - other.chance) <= SMALL).all())
+
+    def better(self, than: AbstractOutcome, utility: Row) -> bool:
+        """Return whether this stochastically dominates."""
+        parts = utility >= np.unique(utility)[:, None]
+        gain = parts @ (self.chance - than.chance)
+        return bool((gain >= -SMALL / 10).all() and (gain > SMALL).any())
+
+    def falls(self, before: AbstractOutcome, candidate: int) -> bool:
+        """Return whether the chance is smaller."""
+        return bool(self.chance[candidate] < before.chance[candidate] - SMALL)
+
+
+@dataclass(frozen=True, eq=False)
+class Expected(AbstractOutcome):
+    """Chances of candidates, judged by expected utility, in shares of the voter's distance from worst to best."""
+
+    ordinal: bool = False
+
+    def same(self, other: AbstractOutcome) -> bool:
+        """Return whether chances are about the same."""
+        return bool((np.abs(self.chance - other.chance) <= PRICED).all())
+
+    def better(self, than: AbstractOutcome, utility: Row) -> bool:
+        """Return whether the expectation is larger."""
+        return bool(utility @ (self.chance - than.chance) > PRICED * np.ptp(utility))
+
+    def falls(self, before: AbstractOutcome, candidate: int) -> bool:
+        """Return whether the chance is smaller."""
+        return bool(self.chance[candidate] < before.chance[candidate] - PRICED)
+
+
+def winners(wins: Bool[np.ndarray, " candidate"], ordinal: bool = True) -> Winners:
+    """Return an outcome in which these win."""
+    return Winners(wins / wins.sum(), np.asarray(wins, bool), ordinal)
+
+
+def says(society: Society, outcome: AbstractOutcome) -> str:
+    """Return the outcome in words."""
+    names = [society.candidates[y] for y in np.flatnonzero(outcome.wins)]
+    if isinstance(outcome, Winners):
+        return " and ".join(names) + (" wins" if len(names) == 1 else " win")
+    some = np.flatnonzero(outcome.wins | (outcome.chance > SMALL))
+    return ", ".join(f"{society.candidates[y]} has {100 * outcome.chance[y]:.3g} %" for y in some)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A rule as axioms judge it: on one prompt, where divergence costs nothing or little.
+
+    Rules that count orders are asked for their winners, or their lottery. Rules that maximise welfare are asked which
+    candidates have the largest welfare as the sole answer, `argmax_y W(U[:, y])`, which is how textbooks state them;
+    or, if `beta` is given, for the lottery of `choose`, which may be better for all than any sole answer. Any other
+    rule is asked for the lottery of `choose`.
+
+    Args:
+        rule: to be judged.
+        beta: price of divergence at which a welfare's lottery is chosen; None: the best sole answers.
+    """
+
+    rule: AbstractRule
+    beta: float | None = None
+
+    def __call__(self, society: Society) -> AbstractOutcome:
+        """Return what the rule makes of a society.
+
+        Raises:
+            InputError: the rule cannot take these ballots.
+            SolveError: a program was not solved to its certificate.
+        """
+        return _decide(self.rule, society, self.beta)
+
+
+@singledispatch
+def _decide(rule: AbstractRule, society: Society, beta: float | None) -> AbstractOutcome:
+    chance = rule.choose(as_utilities(society), beta=PRICE if beta is None else beta).lottery[0]
+    return Expected(chance, chance > PRICED)
+
+
+@_decide.register(AbstractVoting)
+def _(rule: AbstractVoting, society: Society, beta: float | None) -> AbstractOutcome:
+    del beta
+    return winners(rule.decide(rule.count(society.profile)[None])[0])
+
+
+@_decide.register(AbstractLottery)
+def _(rule: AbstractLottery, society: Society, beta: float | None) -> AbstractOutcome:
+    del beta
+    chance = rule.chances(society.profile)
+    return Lottery(chance, chance > SMALL)
+
+
+@_decide.register(AbstractWelfare)
+def _(rule: AbstractWelfare, society: Society, beta: float | None) -> AbstractOutcome:
+    if beta is not None:
+        chance = rule.choose(as_utilities(society), beta=beta).lottery[0]
+        return Expected(chance, chance > PRICED)
+    worth = sole_welfare(rule, society)
+    top = worth.max()
+    best = worth >= top - SAME * max(1.0, abs(top)) if np.isfinite(top) else np.ones(len(worth), bool)
+    return winners(best, ordinal=False)
+
+
+def sole_welfare(rule: AbstractWelfare, society: Society) -> Row:
+    """Return `W(U[:, y])` of every candidate y as the sole answer; `-inf` outside the rule's domain."""
+    utilities = as_utilities(society)
+    if rule.scale is not None:
+        utilities = affine(utilities, *measured(utilities, rule.scale))
+    table = utilities.value[0, :, 0].T  # pyright: ignore[reportIndexIssue]  # dense
+    with np.errstate(all="ignore"):
+        known = rule.marginal(table, utilities.mass)
+    if known is not None:
+        return np.where(np.isnan(known[0]), -np.inf, known[0])
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore", RuntimeWarning)  # outside the domain
+        stated = np.asarray(rule.welfare(cp.Constant(table), utilities.mass).value, float)
+    return np.where(np.isnan(stated), -np.inf, stated)
+
+
+def as_utilities(society: Society) -> Utilities:
+    """Return the society's voters with mass as utilities of one draw and one prompt."""
+    on = society.mass > 0
+    names = tuple(v for v, keep in zip(society.voters, on, strict=True) if keep)
+    mass = society.mass[on] / society.mass[on].sum()
+    return Utilities(society.utility[on][None, :, None], mass, society.reference[None], voters=names)
