@@ -15,8 +15,8 @@ from pluralign.choice.constraint import AbstractConstraint, Bound, Floor
 from pluralign.choice.decision import Disagreement, decide, decisions, disagreement
 from pluralign.choice.fair import EgalitarianLottery, NashLottery
 from pluralign.choice.gain import Gains, gains
-from pluralign.choice.leximin import Leximin
 from pluralign.choice.game import self_play
+from pluralign.choice.leximin import Leximin
 from pluralign.choice.linear import LCPO, AbstractLinear, LeximaxPlurality, LinearKemeny
 from pluralign.choice.lottery import AbstractLottery, MaximalLottery, RandomDictatorship
 from pluralign.choice.orders import Kemeny, RankedPairs

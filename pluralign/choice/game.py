@@ -10,8 +10,8 @@ import scipy.sparse as sp
 from jaxtyping import Bool, Float, Int
 from scipy.special import rel_entr
 
-from pluralign.choice.solve import qp as clarabel  # compiled, without type stubs
-from pluralign.errors import SolveError
+from pluralign.choice.bundle import qp as clarabel  # compiled, without type stubs
+from pluralign.errors import InputError, SolveError
 
 Square = Float[np.ndarray, "candidate candidate"]
 Batch = Float[np.ndarray, "candidate candidate batch"]
@@ -138,6 +138,44 @@ def priced(
     best = gain.max(-1)
     against = best + beta * np.log((reference * np.exp((gain - best[:, None]) / beta)).sum(-1))
     return p, against + beta * rel_entr(p, reference).sum(-1)
+
+
+def self_play(
+    margins: Square,
+    steps: int = 10_000,
+    rate: float = 0.05,
+    start: Float[np.ndarray, " candidate"] | None = None,
+) -> tuple[Float[np.ndarray, " candidate"], Float[np.ndarray, " candidate"]]:
+    """Return where a lottery that learns by playing against itself has been on average, and where it ends.
+
+    `p <- p exp(rate m p / max|m|)`, made to sum to 1 (multiplicative weights: Freund and Schapire 1999; with policies,
+    SPO: Swamy et al. 2024, algorithm 1). Against the average nobody gains more than
+    `max|m| (-log min(start) / (rate steps) + rate / 2)`, so it comes to the maximal lotteries; where majorities go in
+    circles the last lottery does not, but runs round them, ever farther out. Train on the average.
+
+    Args:
+        margins: `m[a, b]`, votes or share of votes for a over b less those for b over a.
+        steps: how often it learns.
+        rate: how much.
+        start: where it begins, all positive; None: uniform.
+
+    Raises:
+        InputError: these are no margins, or there is nothing to learn from.
+    """
+    m = np.asarray(margins, np.float64)
+    p = np.full(len(m), 1 / len(m)) if start is None else np.asarray(start, np.float64)
+    if m.shape != (len(p), len(p)) or not np.isfinite(m).all() or np.abs(m + m.T).max() > 1e-9 * np.abs(m).max():
+        raise InputError(f"margins must be finite, [{len(p)}, {len(p)}], with m[a, b] = -m[b, a].")
+    if not (steps > 0 and rate > 0 and (p > 0).all() and abs(p.sum() - 1) < 1e-6):
+        raise InputError(f"steps ({steps}) and rate ({rate}) must be positive, and so all of start, of sum 1: {start}.")
+    log, mean, unit = np.log(p), np.zeros(len(p)), np.abs(m).max() or 1.0
+    for _ in range(steps):
+        mean += p / steps
+        log += rate / unit * (m @ p)
+        log -= log.max()
+        p = np.exp(log)
+        p /= p.sum()
+    return mean, p
 
 
 def _respond(m, reference, y, price):

@@ -65,9 +65,10 @@ class MaximalLottery(AbstractLottery):
 
         max_p min_q  sum_{a, b} p_a q_b (1 + m[a, b]) / 2 - beta KL(p, ref) + beta KL(q, ref),
 
-    `p ∝ ref exp(m p / (2 beta))` (Munos et al. 2023, Nash learning from human feedback). It is unique and worth 1/2;
-    the certificate says how much less p is sure of, and thereby how far it can be from the equilibrium. As beta goes
-    to 0 it goes to the maximal lottery nearest to the reference.
+    `p ∝ ref exp(m p / (2 beta))`: the regularised maximal lottery, to which Nash-MD converges (Munos et al. 2023, Nash
+    learning from human feedback; beta is their tau, ref their mu). It is unique and worth 1/2; the certificate says how
+    much less p is sure of, and thereby how far it can be from the equilibrium. As beta goes to 0 it goes to the maximal
+    lottery nearest to the reference.
 
     Args:
         entropy: where several lotteries are maximal (margins that are 0, mostly), take the one of largest entropy, to
