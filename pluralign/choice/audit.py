@@ -7,8 +7,9 @@ import numpy as np
 from jaxtyping import Float
 
 from pluralign.choice.axioms.cards import Votes, societies
+from pluralign.choice.axioms.outcome import Judge
 from pluralign.choice.axioms.response import reports
-from pluralign.choice.axioms.society import Judge, Society, as_utilities
+from pluralign.choice.axioms.society import Society, as_utilities
 from pluralign.choice.lottery import AbstractLottery
 from pluralign.choice.rule import AbstractRule
 from pluralign.choice.scale import AbstractScale, RangeScale, rescale

@@ -142,8 +142,8 @@ def test_an_unknown_welfare_is_worked_out_from_its_expression():
             return cp.sqrt(u) @ mass
 
     society = axioms.Society.of_utility(np.array([[0.0, 4.0, -1.0], [9.0, 1.0, 9.0]]), np.array([1.0, 3.0]))
-    np.testing.assert_allclose(axioms.society.sole_welfare(Roots(), society)[:2], [9 / 4, 5 / 4])
-    assert axioms.society.sole_welfare(Roots(), society)[2] == -np.inf
+    np.testing.assert_allclose(axioms.outcome.sole_welfare(Roots(), society)[:2], [9 / 4, 5 / 4])
+    assert axioms.outcome.sole_welfare(Roots(), society)[2] == -np.inf
 
 
 def test_what_cannot_be_checked_is_refused():

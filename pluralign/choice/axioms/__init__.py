@@ -31,9 +31,10 @@ from pluralign.choice.axioms.cards import (
 )
 from pluralign.choice.axioms.learned import Pair, PolicyAxioms, RewardAxioms, lottery_of, of_policy, of_reward
 from pluralign.choice.axioms.majority import CondorcetLoser, CondorcetWinner, Majority, PairwiseMajority, Pareto, Smith
+from pluralign.choice.axioms.outcome import Judge
 from pluralign.choice.axioms.response import Monotonicity, StrategyProofness
 from pluralign.choice.axioms.shares import Core, PopulationProportionality, ProportionalFairness
-from pluralign.choice.axioms.society import Judge, Society
+from pluralign.choice.axioms.society import Society
 from pluralign.choice.axioms.symmetry import Anonymity, Homogeneity, Neutrality, ReversalSymmetry, ScaleInvariance
 from pluralign.choice.axioms.textbook import PROFILES, named, profile
 from pluralign.choice.axioms.variable import Clones, IrrelevantAlternatives, Participation, Reinforcement

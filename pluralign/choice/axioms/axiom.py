@@ -7,7 +7,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from pluralign.choice.axioms.society import AbstractOutcome, Judge, Society, says
+from pluralign.choice.axioms.outcome import AbstractOutcome, Judge, says
+from pluralign.choice.axioms.society import Society
 from pluralign.errors import InputError, SolveError
 
 TRIES = 1000  # changed societies that are looked at, at most

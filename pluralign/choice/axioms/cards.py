@@ -7,9 +7,10 @@ import numpy as np
 
 from pluralign.choice.axioms.axiom import TRIES, AbstractAxiom, Finding, Rng, shrunk
 from pluralign.choice.axioms.majority import CondorcetLoser, CondorcetWinner, Majority, PairwiseMajority, Pareto, Smith
+from pluralign.choice.axioms.outcome import PRICE, AbstractOutcome, Judge
 from pluralign.choice.axioms.response import Monotonicity, StrategyProofness
 from pluralign.choice.axioms.shares import Core, PopulationProportionality, ProportionalFairness, above_worst
-from pluralign.choice.axioms.society import PRICE, AbstractOutcome, Judge, Society
+from pluralign.choice.axioms.society import Society
 from pluralign.choice.axioms.symmetry import Anonymity, Homogeneity, Neutrality, ReversalSymmetry, ScaleInvariance
 from pluralign.choice.axioms.textbook import PROFILES, profile
 from pluralign.choice.axioms.variable import Clones, IrrelevantAlternatives, Participation, Reinforcement

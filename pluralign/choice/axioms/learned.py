@@ -8,8 +8,9 @@ from jaxtyping import Float
 from scipy.sparse.csgraph import connected_components
 
 from pluralign.choice.axioms.majority import condorcet, dominated
+from pluralign.choice.axioms.outcome import SMALL, Lottery
 from pluralign.choice.axioms.shares import PopulationProportionality, worths
-from pluralign.choice.axioms.society import SMALL, Lottery, Society
+from pluralign.choice.axioms.society import Society
 from pluralign.choice.ballots import TIE
 from pluralign.errors import InputError
 from pluralign.types import Feedback, Utilities

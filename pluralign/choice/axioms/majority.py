@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import Float
 
 from pluralign.choice.axioms.axiom import AbstractStanding, Evidence
-from pluralign.choice.axioms.society import AbstractOutcome, Society
+from pluralign.choice.axioms.outcome import AbstractOutcome
+from pluralign.choice.axioms.society import Society
 from pluralign.choice.ballots import TIE
 from pluralign.choice.orders import smith
 

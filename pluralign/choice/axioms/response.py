@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Float
 
 from pluralign.choice.axioms.axiom import AbstractComparing, Change, Evidence, Rng, groups, some, who
-from pluralign.choice.axioms.society import AbstractOutcome, Row, Society, ballot, says
+from pluralign.choice.axioms.outcome import AbstractOutcome, says
+from pluralign.choice.axioms.society import Row, Society, ballot
 
 EVERY_ORDER = 5  # candidates of which every order is a possible report, at most
 EVERY_SET = 8  # candidates of which every set is a possible report, at most

@@ -8,7 +8,8 @@ import numpy as np
 from scipy.optimize import linprog
 
 from pluralign.choice.axioms.axiom import AbstractStanding, Evidence, who
-from pluralign.choice.axioms.society import SMALL, AbstractOutcome, Society
+from pluralign.choice.axioms.outcome import SMALL, AbstractOutcome
+from pluralign.choice.axioms.society import Society
 from pluralign.errors import InputError, SolveError
 
 KINDS = 10  # of voters among whom every coalition is looked at, at most

@@ -9,7 +9,8 @@ from typing import Literal
 import numpy as np
 
 from pluralign.choice.axioms.axiom import AbstractComparing, Change, Evidence, Rng, some, who
-from pluralign.choice.axioms.society import AbstractOutcome, Society, says
+from pluralign.choice.axioms.outcome import AbstractOutcome, says
+from pluralign.choice.axioms.society import Society
 
 FACTORS, SHIFTS = (0.2, 0.5, 2.0, 5.0), (-0.5, 0.5, 3.0)
 

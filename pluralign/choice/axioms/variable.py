@@ -8,7 +8,8 @@ from typing import Literal
 import numpy as np
 
 from pluralign.choice.axioms.axiom import AbstractComparing, Change, Evidence, Rng, groups, some, who
-from pluralign.choice.axioms.society import AbstractOutcome, Society, ballot, says, winners
+from pluralign.choice.axioms.outcome import AbstractOutcome, says, winners
+from pluralign.choice.axioms.society import Society, ballot
 
 APART = 0.25  # distance of a clone, in the smallest distance between two of a voter's candidates
 
