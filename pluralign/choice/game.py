@@ -77,6 +77,8 @@ def program(m: Square, entropy: bool) -> Float[np.ndarray, " candidate"]:
     cones = [clarabel.ZeroConeT(1), *cones]
     found = clarabel.DefaultSolver(square, linear, sp.csc_matrix(rows), offsets, cones, settings).solve()
     p = np.maximum(np.asarray(found.x)[:size], 0)
+    if not abs(p.sum() - 1) < 1e-3:  # no answer at all
+        return certified(p, m, str(found.status))
     face = (_most_entropy if entropy else _least_norm)(m / unit, p, np.asarray(found.z)[1 : 2 * size + 1])
     if np.abs(face - p).max() < 1e-3 and face.min() > -1e-12 and (m @ face).max() < 1e-12 * unit:
         p = np.where(face > 1e-12, face, 0)  # the same to the last digits
