@@ -180,6 +180,11 @@ class Experiment:
                 f"risk is {self.risk.kind}, but {', '.join(neutral)} cannot be cautious: every draw of a voter is a "
                 "ballot. Use `risk: {kind: mean}`, or run these rules in an experiment of their own."
             )
+        if isinstance(self.scale, RankScale) and self.train:
+            raise InputError(
+                "scale is rank, on which only judged responses have a place, so no policy can be measured on it; use "
+                "`scale: {kind: std}` or range, or train nothing."
+            )
         if self.population is not None and self.population.rake and self.reward.kind == "pooled":
             raise InputError(
                 "population says `rake: true`, but a pooled reward has one voter, for whom annotators' weights mean "

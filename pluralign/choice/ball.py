@@ -29,14 +29,14 @@ def relative_entropy(u: Rows, mass: Mass, radius: float) -> Rows:
         weight = mass * np.exp(-t[:, None] * a)
         total = weight.sum(1)
         weight /= total[:, None]
-        mean = (weight * a).sum(1)
+        mean = np.einsum("rv,rv->r", weight, a)
         divergence = np.maximum(-t * mean - np.log(total), 0)
         inside = divergence <= radius
         q[rows[inside]] = weight[inside]
         low[rows[inside]], high[rows[~inside]] = t[inside], t[~inside]
         root = np.sqrt(divergence)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            newton = t + 2 * root * (np.sqrt(radius) - root) / (t * ((weight * a**2).sum(1) - mean**2))
+            newton = t + 2 * root * (np.sqrt(radius) - root) / (t * (np.einsum("rv,rv,rv->r", weight, a, a) - mean**2))
         bound = np.where(np.isfinite(high[rows]), (low[rows] + high[rows]) / 2, 2 * t)
         theta[rows] = np.where((newton > low[rows]) & (newton < high[rows]), newton, bound)
         near = np.abs(divergence - radius) <= 1e-13 + 1e-11 * radius
@@ -46,36 +46,41 @@ def relative_entropy(u: Rows, mass: Mass, radius: float) -> Rows:
 
 
 def chi_square(u: Rows, mass: Mass, radius: float) -> Rows:
-    """Return the worst `q` with `sum (q - m)^2 / m <= radius`: `q ∝ m max(c - u, 0)`, in closed form.
+    """Return the worst `q` with `sum (q - m)^2 / m <= radius`: `q ∝ m max(c - u, 0)`.
 
-    With k entries below `c`, of mass `A`, mean `mu` and variance `V`, the ball is touched at
-    `c = mu + sqrt(V / ((1 + radius) A - 1))`. Those below are the entries at which the divergence still is too large.
+    If the entries below `c` have mass `A`, mean `mu` and variance `V`, the ball is touched at
+    `c = mu + sqrt(V / ((1 + radius) A - 1))`. Start from all entries: those that are not below their `c` are not below
+    the right one, and leave; until none does (the idea of Michelot 1986 for the simplex).
     """
     above, worst = _above(u)
-    order = above.argsort(1, kind="stable")
-    x, m = np.take_along_axis(above, order, 1), mass[order]
-    a, b, c = (np.cumsum(part, 1) for part in (m, m * x, m * x**2))
-    a = np.minimum(a / a[:, -1:], 1.0)
-    # At the level of each entry, from those before it; the divergence falls as the level rises.
-    before = [np.pad(part, ((0, 0), (1, 0)))[:, :-1] for part in (a, b, c)]
-    square, linear = before[0] * x**2 - 2 * before[1] * x + before[2], before[0] * x - before[1]
-    below = (square > (1 + radius) * linear**2) | (x == 0)
-    slack = radius * a - (1 - a)
-    k = np.maximum(below.sum(1) - 1, np.minimum((slack <= 0).sum(1), u.shape[1] - 1))[:, None]
-    size, mean = np.take_along_axis(a, k, 1), np.take_along_axis(b / a, k, 1)
-    variance = np.maximum(np.take_along_axis(c, k, 1) / size - mean**2, 0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        level = mean + np.sqrt(variance / np.take_along_axis(slack, k, 1))
-        q = mass * np.maximum(level - above, 0)
+    held = (worst * mass).sum(1)
+    alone = (1 + radius) * held >= 1  # the ball reaches those who are worst off and nobody else
+    level = np.full(len(u), np.inf)
+    rows = np.flatnonzero(~alone) if radius > 0 else np.zeros(0, int)
+    for _ in range(STEPS):
+        if not len(rows):
+            break
+        a = above[rows]
+        m = mass * (a < level[rows, None])
+        size = m.sum(1) / mass.sum()
+        mean = np.einsum("rv,rv->r", m, a) / size
+        a -= mean[:, None]
+        variance = np.einsum("rv,rv,rv->r", m, a, a) / size
+        slack = radius * size - (1 - size)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            up = np.where(slack > 0, np.sqrt(variance / slack), np.inf)
+        level[rows] = mean + up
+        rows = rows[((m > 0) & (a >= up[:, None])).any(1)]
+    with np.errstate(invalid="ignore"):
+        q = mass * np.maximum(level[:, None] - above, 0)
         q /= q.sum(1, keepdims=True)
-    held = (worst * mass).sum(1, keepdims=True)
-    q = np.where((1 + radius) * held >= 1, worst * mass / held, q)
-    return np.where(np.isfinite(level) | ((1 + radius) * held >= 1), q, mass)
+    q[np.isinf(level)] = mass
+    return np.where(alone[:, None], worst * mass / held[:, None], q)
 
 
 def total_variation(u: Rows, mass: Mass, radius: float) -> Rows:
     """Return the worst `q` with `sum |q - m| / 2 <= radius`: as much mass moves from the best to the worst off."""
-    order = u.argsort(1, kind="stable")
+    order = u.argsort(1)
     stays = np.minimum(mass[order].cumsum(1), max(1 - radius, 0.0))
     sorted_q = np.diff(stays, axis=1, prepend=0.0)
     sorted_q[:, 0] += 1 - stays[:, -1]

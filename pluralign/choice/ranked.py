@@ -16,8 +16,8 @@ import cvxpy as cp
 import numpy as np
 from jaxtyping import Float
 
-from pluralign.choice.rule import AbstractWelfare
 from pluralign.choice.solve import Table
+from pluralign.choice.rule import AbstractWelfare
 from pluralign.errors import InputError
 
 
@@ -35,12 +35,12 @@ class AbstractRanked(AbstractWelfare):
 
     def marginal(self, u: Table, mass: Float[np.ndarray, " voter"]) -> tuple[Float[np.ndarray, " draw"], Table]:
         """Return welfare; a voter's slope is what its place counts, and who is tied may stand in any order."""
-        order = u.argsort(1, kind="stable")
+        order = u.argsort(1)
         cumulated = mass[order].cumsum(1)
         counted = self.upto(np.minimum(cumulated / cumulated[:, -1:], 1.0))
         slope = np.empty_like(u)
         np.put_along_axis(slope, order, np.diff(counted, axis=1, prepend=0.0), 1)
-        return (slope * u).sum(1), slope
+        return np.einsum("sv,sv->s", slope, u), slope
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import cvxpy as cp
 import numpy as np
 from jaxtyping import Float
 
+from pluralign.choice.solve import Table
 from pluralign.choice.rule import AbstractWelfare
 from pluralign.choice.scale import AbstractScale, GapScale, NoScale
-from pluralign.choice.solve import Table
 from pluralign.errors import InputError
 
 
@@ -127,8 +127,9 @@ class AlphaFair(AbstractWelfare):
         if self.alpha == 0:
             return u @ mass, np.broadcast_to(mass, u.shape)
         inside = np.where(u > 0, u, np.nan)  # what is outside the domain makes welfare no number
-        power = np.log(inside) if self.alpha == 1 else inside**self.degree / self.degree
-        return power @ mass, mass * inside**-self.alpha
+        slope = inside**-self.alpha
+        power = np.log(inside) if self.alpha == 1 else inside * slope / self.degree
+        return power @ mass, mass * slope
 
 
 @dataclass(frozen=True)
