@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from scipy.special import rel_entr
 
-from pluralign.choice.solve import best_response
+from pluralign.choice.bundle import best_response
 from pluralign.errors import InputError
 from pluralign.types import CautiousReward, Certificate, Choice, Linear
 

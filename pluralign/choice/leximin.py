@@ -7,12 +7,12 @@ from typing import ClassVar, Literal
 import numpy as np
 from jaxtyping import Bool
 
+from pluralign.choice.bundle import Part, Table, Whole
 from pluralign.choice.constraint import beside, combined, shifted
-from pluralign.choice.program import Demanding, certainty, meet
+from pluralign.choice.program import AbstractObjective, Demanding, certainty, meet
 from pluralign.choice.risk import AbstractRisk
 from pluralign.choice.rule import MEAN, AbstractRule, linear_reward, only, priced
 from pluralign.choice.scale import spread
-from pluralign.choice.solve import Table
 from pluralign.errors import InputError
 from pluralign.types import Choice, Utilities
 
@@ -91,12 +91,18 @@ class Leximin(AbstractRule):
 
 
 @dataclass(frozen=True, eq=False)
-class _Least:
+class _Least(AbstractObjective):
     """`min_{v free} rho(u_v) / slope`, with a supergradient."""
 
     free: Bool[np.ndarray, " voter"]
     risk: AbstractRisk
     slope: float
+
+    def split(self, u: Table) -> Whole:
+        sure = [(v, *certainty(self.risk, u[:, v])) for v in np.flatnonzero(self.free)]
+        parts = tuple(Part(worth / self.slope, (slice(None), v), slope / self.slope) for v, worth, slope in sure)
+        least = int(np.argmin([part.value for part in parts]))
+        return Whole(parts, parts[least].value, np.eye(len(parts))[least])
 
     def __call__(self, u: Table) -> tuple[float, Table]:
         sure = {v: certainty(self.risk, u[:, v]) for v in np.flatnonzero(self.free)}

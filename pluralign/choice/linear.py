@@ -15,10 +15,10 @@ from jaxtyping import Bool, Float, Int
 from scipy.special import rel_entr
 
 from pluralign.choice.ballots import TIE, electorates
+from pluralign.choice.bundle import best_response
 from pluralign.choice.cone import MEND, Rows, give_up, separate, shortest
 from pluralign.choice.risk import AbstractRisk
 from pluralign.choice.rule import MEAN, AbstractRule
-from pluralign.choice.solve import best_response
 from pluralign.choice.voting import chosen, neutral
 from pluralign.errors import InputError, SolveError
 from pluralign.types import Choice, Linear, LinearReward, Utilities

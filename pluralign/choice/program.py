@@ -1,5 +1,6 @@
 """What a rule, a risk and constraints make of `u[draw, voter]`: one concave function with a supergradient."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,9 +9,10 @@ import cvxpy as cp
 import numpy as np
 from jaxtyping import Float
 
+from pluralign.choice.bundle import Lottery, Part, Table, Whole
 from pluralign.choice.constraint import AbstractConstraint
 from pluralign.choice.risk import AbstractRisk
-from pluralign.choice.solve import Lottery, Stated, Table, reach, solve
+from pluralign.choice.solve import Stated, as_one, reach, solve
 from pluralign.errors import SolveError
 from pluralign.types import Certificate, Utilities
 
@@ -19,8 +21,20 @@ PRICES = (10.0, 1e3, 1e5)  # of falling short, in units of welfare per standard 
 SHORT = 1e-3  # of a standard deviation: what rounding and the lottery's own tolerance may leave
 
 
+class AbstractObjective(ABC):
+    """A concave function with a supergradient, whole and in parts."""
+
+    @abstractmethod
+    def __call__(self, u: Table) -> tuple[float, Table | None]:
+        """Return the value and a supergradient; `-inf` and None outside the domain."""
+
+    @abstractmethod
+    def split(self, u: Table) -> Whole | None:
+        """Return parts with supergradients; None outside the domain."""
+
+
 @dataclass(frozen=True, eq=False)
-class Cautious:
+class Cautious(AbstractObjective):
     """`(rho(W(u)) - shift) / slope`, by the formulas of rule and risk if both have one, else by cvxpy.
 
     Args:
@@ -57,8 +71,22 @@ class Cautious:
             return -np.inf, None
         return (value - self.shift) / self.slope, gradient / self.slope
 
+    def split(self, u: Table) -> Whole | None:
+        """Return welfare in each draw by itself and what the risk measure makes of it; None outside the domain."""
+        with np.errstate(all="ignore"):
+            inner = self.marginal(u)
+            if inner is None:
+                return as_one(self, u)
+            w = (inner[0] - self.shift) / self.slope
+            value, share = certainty(self.risk, w)
+        if not (np.isfinite(value) and np.isfinite(inner[1]).all()):
+            return None
+        everyone = slice(0, u.shape[1])
+        parts = [Part(float(w[s]), (s, everyone), inner[1][s] / self.slope) for s in range(len(w))]
+        return Whole(tuple(parts), value, share)
 
-class Demanding:
+
+class Demanding(AbstractObjective):
     """A concave function of the voters' part of `u`, less a price for what the rows after them fall short of 0.
 
         f(u_voters) - sum_row price_row max(0, -rho_row(u_row))
@@ -66,7 +94,7 @@ class Demanding:
     Where the price is above a row's multiplier, the maximum keeps all demands: the penalty is exact (Zangwill 1967).
     """
 
-    def __init__(self, f: Callable[[Table], tuple[float, Table | None]], voters: int, risks: list[AbstractRisk]):
+    def __init__(self, f: AbstractObjective, voters: int, risks: list[AbstractRisk]):
         self.f, self.voters, self.risks = f, voters, risks
         self.price = np.zeros(len(risks))
 
@@ -81,6 +109,19 @@ class Demanding:
                 value += self.price[row] * worth
                 gradient[:, self.voters + row] = self.price[row] * slope
         return value, gradient
+
+    def split(self, u: Table) -> Whole | None:
+        """Return the parts of the function, and each demand's shortfall as one more."""
+        inner = self.f.split(u[:, : self.voters])
+        if inner is None:
+            return None
+        parts, value = list(inner.parts), inner.value
+        for row, (worth, slope) in enumerate(self.worth(u)):
+            short = self.price[row] * min(worth, 0.0)
+            where = (slice(None), self.voters + row)
+            parts.append(Part(short, where, self.price[row] * slope if worth < 0 else np.zeros(len(u))))
+            value += short
+        return Whole(tuple(parts), value, np.append(inner.share, np.ones(len(self.price))))
 
     def worth(self, u: Table) -> list[tuple[float, Draws]]:
         """Return what each demand is worth, `rho_row(u_row)`, with a supergradient."""
@@ -116,7 +157,9 @@ def meet(
     unit, worth = units(utilities, len(f.price)), np.zeros(0)
     for price in PRICES:
         f.price[:] = price / unit
-        lottery, multipliers, certificate = solve(f, utilities, beta, name=name, positive=f.voters if positive else 0)
+        lottery, multipliers, certificate = solve(
+            f, utilities, beta, name=name, positive=f.voters if positive else 0, split=f.split
+        )
         worth = np.array([w for w, _ in f.worth(utilities.expected(lottery))])
         if (worth >= -SHORT * unit).all():
             return lottery, multipliers, certificate, worth

@@ -16,9 +16,9 @@ import numpy as np
 from jaxtyping import Float
 
 from pluralign.choice import ball
+from pluralign.choice.bundle import Table
 from pluralign.choice.ranked import worst_off
 from pluralign.choice.rule import AbstractWelfare
-from pluralign.choice.solve import Table
 from pluralign.errors import InputError
 
 

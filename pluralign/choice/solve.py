@@ -2,62 +2,59 @@
 
     max_p  F(p) = f(u(p)) - beta mean_x KL(p_x || ref_x),        u[draw, voter](p) = mean_x sum_y p U
 
-`f = rho(W(.))` is whatever concave function rule and risk state in cvxpy. A supergradient `g` at any `u0` bounds it
-everywhere, `f(u) <= f(u0) + <g, u - u0>`: a cut, with intercept `f(u0) - <g, u0>`. Weigh cuts by `theta` on the
-simplex, let `lambda = sum theta g`, `c` the weighted intercept, and `tilt = sum_{draw, voter} lambda U`. Then for
-every lottery
-
-    F(p)  <=  c + <lambda, u(p)> - beta mean KL  <=  c + beta mean_x log sum_y ref exp(tilt / beta)  =:  D(theta),
-
-the second with equality at `p ∝ ref exp(tilt / beta)`. `D` is smooth and convex, its least value over all cuts is the
-optimum, and its minimiser gives the multipliers (Kelley 1960; with a strongly convex term kept exact as in the bundle
+`f = rho(W(.))` is whatever concave function rule and risk state. A supergradient at any `u0` bounds it everywhere: a
+cut. Lotteries that are best under the cuts so far are tried in turn, each gives a cut, and what the cuts prove
+(`bundle`) comes down to what the lotteries reach (Kelley 1960; with a strongly convex term kept exact as in the bundle
 method of Teo, Vishwanathan, Smola and Le 2010). The divergence is never approximated, every iterate is a lottery with
-a bound on its error, and draws and voters enter only through `u(p)`: with linear utilities, through `E_p phi`.
+a bound on its error, and draws and voters enter only through `u(p)`: with linear utilities, through `E_p phi`. First
+`f` is cut as a whole, which is enough where it is smooth; then its parts, where it has corners.
 """
 
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import clarabel
 import cvxpy as cp
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Float
 from scipy.special import rel_entr
 
+from pluralign.choice.bundle import Bundle, Lottery, Part, Table, Whole
 from pluralign.choice.scale import best, chunks, worst
 from pluralign.errors import InputError, SolveError
 from pluralign.types import Certificate, Utilities
 
-qp: Any = clarabel  # compiled, without type stubs
-
-Table = Float[np.ndarray, "draw voter"]
-Lottery = Float[np.ndarray, "prompt candidate"]
-Concave = Callable[[Table], tuple[float, Table | None]]  # value and supergradient; -inf and None outside the domain
+Concave = Callable[[Table], tuple[float, Table | None]]
+Split = Callable[[Table], Whole | None]
 
 TARGET = 1e-4  # cuts are added until no optimal lottery is farther than this, in mean total variation
 TOLERANCE = 1e-3  # a lottery that is not certified to this is not returned
 CUTS = 1000  # at most
 PATIENCE = 100  # cuts that may pass without a smaller gap
-NEWTON = 50  # steps, at most, between two cuts
+ROUNDS = 45  # of cuts of the whole, before its parts are cut
 HALVINGS = 2.0**-12  # of the way back to the best lottery, at most
-SPARE = 20  # newest cuts are kept even without weight
 
 
 def solve(
-    f: Concave, utilities: Utilities, beta: float, *, name: str, positive: int = 0, tolerance: float = TOLERANCE
+    f: Concave,
+    utilities: Utilities,
+    beta: float,
+    *,
+    name: str,
+    positive: int = 0,
+    split: Split | None = None,
+    tolerance: float = TOLERANCE,
 ) -> tuple[Lottery, Table, Certificate]:
     """Return the lottery `p ∝ ref exp(tilt / beta)`, its multipliers and its certificate.
 
     Args:
-        f: concave in `u[draw, voter]`.
+        f: concave in `u[draw, voter]`: its value and a supergradient; `-inf` and None outside its domain.
         utilities: of voters with positive mass, roughly of size 1.
         beta: price of a nat of divergence.
         name: of the rule, for messages.
         positive: so many voters, the first ones, must have positive utilities for `f` to be defined.
+        split: the same function in parts, if it has any, to be cut apart if it turns out to have many corners.
         tolerance: largest accepted distance to the optimum, in mean total variation.
 
     Raises:
@@ -67,7 +64,7 @@ def solve(
     start = utilities.reference
     if not (utilities.expected(start)[:, :positive] > 0).all():
         start = _positive(utilities, positive, beta, name)
-    end = _descend(f, utilities, beta, start)
+    end = _descend(f, split, utilities, beta, start)
     found = certify(end, beta, time.perf_counter() - clock)
     # The negation also catches what is not a number.
     if not found.tv_bound <= tolerance:
@@ -79,18 +76,9 @@ def solve(
     return end.lottery, end.multipliers, found
 
 
-def best_response(utilities: Utilities, tilt: Lottery, beta: float) -> tuple[Lottery, float]:
-    """Return `p ∝ ref exp(tilt / beta)` and `beta mean_x log sum_y ref exp(tilt / beta)`."""
-    scaled = np.where(utilities.reference > 0, tilt / beta, -np.inf)
-    top = scaled.max(-1, keepdims=True)
-    mass = utilities.reference * np.exp(scaled - top)
-    total = mass.sum(-1, keepdims=True)
-    return mass / total, beta * float((top + np.log(total)).mean())
-
-
 def reach(f: Concave, utilities: Utilities, beta: float, enough: Callable[[Table], bool]) -> Lottery:
     """Return a lottery whose utilities are `enough`, or the one that maximises `f`, at a price for divergence."""
-    return _descend(f, utilities, beta, utilities.reference, enough).inside
+    return _descend(f, None, utilities, beta, utilities.reference, enough).inside
 
 
 def attainable(utilities: Utilities) -> tuple[Table, Table]:
@@ -155,119 +143,66 @@ def certify(end: Descent, beta: float, seconds: float) -> Certificate:
 
 
 def _descend(
-    f: Concave, utilities: Utilities, beta: float, start: Lottery, enough: Callable[[Table], bool] = lambda _: False
+    f: Concave,
+    split: Split | None,
+    utilities: Utilities,
+    beta: float,
+    start: Lottery,
+    enough: Callable[[Table], bool] = lambda _: False,
 ) -> Descent:
     """Add cuts until the bounds meet, the gap no longer shrinks, or some utilities are `enough`."""
-    intercepts, gradients, tilts = np.zeros(0), [], []
-    theta = np.zeros(0)
+    bundle, apart = Bundle(utilities, beta), False
     lottery, gains = start, utilities.expected(start)
     inside, held = lottery, gains
     lower, upper, least, reached = -np.inf, np.inf, np.inf, -np.inf
-    made = since = 0
+    since, before, blunt = 0, 0, 0.1
 
-    def look(point: Lottery, u: Table) -> tuple[float, float, Table | None]:
-        value, gradient = f(u)
-        return value - beta * float(rel_entr(point, utilities.reference).sum()) / len(point), value, gradient
+    def look(point: Lottery, u: Table) -> tuple[float, Whole | None]:
+        whole = split(u) if apart and split is not None else as_one(f, u)
+        if whole is None:
+            return -np.inf, None
+        return whole.value - beta * float(rel_entr(point, utilities.reference).sum()) / len(point), whole
 
-    while made < CUTS:
-        new: list[tuple[Table, float, Table]] = []
-        reached, value, gradient = look(lottery, gains)
-        if gradient is not None and reached >= lower - (upper - lower):  # cuts from far below only add large numbers
-            new.append((gains, value, gradient))
+    while before + bundle.made < CUTS:
+        new: list[tuple[Table, Whole]] = []
+        reached, whole = look(lottery, gains)
+        if whole is not None and reached >= lower - (upper - lower):  # cuts from far below only add large numbers
+            new.append((gains, whole))
         # A lottery that is worse than the best so far, or outside the domain, overshot: cut on the way to it as well.
         best_here, where, there, back = reached, lottery, gains, 1.0
         while best_here <= lower and back > HALVINGS:
             back /= 2
             where, there = (1 - back) * inside + back * lottery, (1 - back) * held + back * gains
-            best_here, value, gradient = look(where, there)
-            if gradient is not None and (best_here > lower or not new):
-                new.append((there, value, gradient))
+            best_here, whole = look(where, there)
+            if whole is not None and (best_here > lower or not new):
+                new.append((there, whole))
         if best_here > lower:
             lower, inside, held = best_here, where, there
         gap = upper - lower
         least, since = (gap, 0) if gap < 0.9 * least else (least, since + 1)
         if not new or gap <= 2 * beta * TARGET**2 or since > PATIENCE or enough(held):
             break
-        keep = [i for i in range(len(theta)) if theta[i] > 0 or i >= len(theta) - SPARE]
-        intercepts = np.append(intercepts[keep], [v - float(np.vdot(g, u)) for u, v, g in new])
-        gradients = [gradients[i] for i in keep] + [g for *_, g in new]
-        tilts = [tilts[i] for i in keep] + [utilities.weighted(g) for *_, g in new]
-        theta = np.append(0.9 * theta[keep], np.full(len(new), 0.1 / len(new)))
-        theta, lottery, upper = _least_bound(utilities, beta, intercepts, np.stack(tilts), theta)
-        gains = utilities.expected(lottery)
-        made += len(new)
-    multipliers = np.zeros(utilities.shape[:2])
-    for weight, gradient in zip(theta, gradients, strict=True):
-        multipliers += weight * gradient
-    return Descent(lottery, inside, multipliers, reached, lower, upper, made)
-
-
-def _least_bound(
-    utilities: Utilities, beta: float, intercepts: np.ndarray, tilts: np.ndarray, theta: np.ndarray
-) -> tuple[Float[np.ndarray, " cut"], Lottery, float]:
-    """Return the minimiser of `D` over the simplex, from `theta`, with its lottery and `D`.
-
-    By Newton steps that are quadratic programs. In units of beta: `D = c · theta + mean_x log sum_y ref exp(T theta)`,
-    whose Hessian is the mean over prompts of the covariance of the tilts under the lottery.
-    `gradient · theta - min gradient` bounds the error of `D` (Frank and Wolfe 1956).
-    """
-    theta = theta / theta.sum()
-    flat = tilts.reshape(len(theta), -1)
-
-    def carried(weights: np.ndarray) -> Lottery:
-        return (weights @ flat).reshape(utilities.reference.shape)
-
-    tilt = carried(theta)
-    lottery, rest = best_response(utilities, tilt, beta)
-    value = (intercepts @ theta + rest) / beta
-    for _ in range(NEWTON):
-        mean = np.einsum("xy,kxy->kx", lottery, tilts)
-        gradient = (intercepts + mean.mean(-1)) / beta
-        if gradient @ theta - gradient.min() <= 0.1 * 2 * TARGET**2:
+        if bundle.rounds == ROUNDS and split is not None and not apart:
+            apart, before, bundle = True, bundle.made, Bundle(utilities, beta)
+            lottery, gains, lower, upper, least = inside, held, -np.inf, np.inf, np.inf
+            continue
+        bundle.age()
+        # While bounds are far apart, cuts are worth more than weights to the last digit; where nothing is new, only
+        # better weights bring them nearer.
+        blunt = blunt if any([bundle.add(*point) for point in new]) else blunt / 100
+        if blunt < 1e-6:
             break
-        spread = tilts - mean[..., None]
-        spread *= np.sqrt(lottery / len(lottery)) / beta
-        spread = spread.reshape(len(theta), -1)
-        hessian = spread @ spread.T
-        step = _on_simplex(hessian, gradient - hessian @ theta) - theta
-        along, length, slope = carried(step), 1.0, gradient @ step
-        while length > 1e-10:
-            tried, rest = best_response(utilities, tilt + length * along, beta)
-            reached = (intercepts @ (theta + length * step) + rest) / beta
-            if reached <= value + 1e-4 * length * slope:
-                break
-            length /= 2
-        else:
-            break  # rounding: no step is an improvement any more
-        stalled = value - reached <= 1e-14 * abs(value)
-        theta, tilt, value, lottery = theta + length * step, tilt + length * along, reached, tried
-        if stalled:
-            break  # rounding again
-    # Anew from the weights, so that rounding does not add up.
-    lottery, rest = best_response(utilities, carried(theta), beta)
-    return theta, lottery, float(intercepts @ theta + rest)
+        lottery, upper = bundle.least(blunt * max(2 * TARGET**2, min(gap / beta, 1.0)))
+        gains = utilities.expected(lottery)
+    return Descent(lottery, inside, bundle.multipliers(), reached, lower, upper, before + bundle.made)
 
 
-def _on_simplex(
-    quadratic: Float[np.ndarray, "cut cut"], linear: Float[np.ndarray, " cut"]
-) -> Float[np.ndarray, " cut"]:
-    """Return `argmin theta^T quadratic theta / 2 + linear · theta` over the simplex."""
-    n = len(linear)
-    scale = max(np.abs(quadratic).max(), np.ptp(linear), 1e-300)
-    settings = qp.DefaultSettings()
-    settings.verbose = False
-    settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = 1e-12
-    program = qp.DefaultSolver(
-        sp.csc_matrix(np.triu(quadratic / scale)),
-        (linear - linear.min()) / scale,
-        sp.vstack([np.ones((1, n)), -sp.eye(n)], format="csc"),
-        np.append(1.0, np.zeros(n)),
-        [qp.ZeroConeT(1), qp.NonnegativeConeT(n)],
-        settings,
-    )
-    theta = np.maximum(np.asarray(program.solve().x), 0)
-    theta[theta < 1e-11] = 0
-    return theta / theta.sum()
+def as_one(f: Concave, u: Table) -> Whole | None:
+    """Return a function's value and supergradient as those of one part."""
+    value, gradient = f(u)
+    if gradient is None:
+        return None
+    return Whole((Part(value, (slice(None), slice(None)), gradient),), value, np.ones(1))
 
 
 def _positive(utilities: Utilities, voters: int, beta: float, name: str) -> Lottery:
@@ -293,7 +228,9 @@ def _positive(utilities: Utilities, voters: int, beta: float, name: str) -> Lott
         slope[draw, voter] = 1
         return float(u[draw, voter]), slope
 
-    end = _descend(worst_off, utilities, beta / 100, utilities.reference, lambda u: bool((u[:, :voters] > 0).all()))
+    end = _descend(
+        worst_off, None, utilities, beta / 100, utilities.reference, lambda u: bool((u[:, :voters] > 0).all())
+    )
     if (utilities.expected(end.inside)[:, :voters] > 0).all():
         return end.inside
     holding = end.multipliers.sum(0)

@@ -10,9 +10,9 @@ from jaxtyping import Bool, Float, Int
 from scipy.special import rel_entr
 
 from pluralign.choice.ballots import Margins, Profile, ballots, electorates
+from pluralign.choice.bundle import best_response
 from pluralign.choice.risk import AbstractRisk, Mean
 from pluralign.choice.rule import MEAN, AbstractRule, priced
-from pluralign.choice.solve import best_response
 from pluralign.errors import InputError
 from pluralign.types import Certificate, Choice, Utilities
 

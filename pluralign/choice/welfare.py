@@ -7,7 +7,7 @@ import cvxpy as cp
 import numpy as np
 from jaxtyping import Float
 
-from pluralign.choice.solve import Table
+from pluralign.choice.bundle import Table
 from pluralign.choice.rule import AbstractWelfare
 from pluralign.choice.scale import AbstractScale, GapScale, NoScale
 from pluralign.errors import InputError

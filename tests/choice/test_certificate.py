@@ -6,7 +6,8 @@ import pytest
 from scipy.optimize import minimize
 
 from pluralign import choice
-from pluralign.choice.solve import Stated, attainable, best_response, solve
+from pluralign.choice.bundle import best_response
+from pluralign.choice.solve import Stated, attainable, solve
 from pluralign.errors import SolveError
 from pluralign.types import Utilities
 

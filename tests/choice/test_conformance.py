@@ -121,7 +121,8 @@ def factored(rule, risk, u):
     a = rule.choose(u, risk=risk, beta=0.2)
     b = rule.choose(Utilities(u.dense(), u.mass, u.reference), risk=risk, beta=0.2)
     same(a, b)
-    assert a.certificate.value == pytest.approx(b.certificate.value, abs=5e-5)
+    # Lotteries certified to 1e-4 may differ in value by so much of the range of utilities.
+    assert a.certificate.value == pytest.approx(b.certificate.value, abs=3e-4)
 
 
 def worth(rule, u, mass):
