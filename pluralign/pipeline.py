@@ -8,8 +8,8 @@ stages that depend on it, and a run that was killed goes on at the stage where i
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -39,6 +39,7 @@ from pluralign.types import (
 T = TypeVar("T")
 MOST_GROUPS = 12  # values of an attribute whose groups are looked at
 BOOTSTRAP = 400  # resamples of prompts behind an interval
+SEARCHES = (choice.LinearKemeny,)  # among very many rankings
 PATIENCE = 30.0  # seconds in which a rule has to decide in every draw
 
 
@@ -103,7 +104,7 @@ def run(experiment: Experiment, out: str | Path, console: Console | None = None)
 
     seen, unseen = _split_prompts(votes, e.sampling.prompts, e.seed)
     key = artifacts.digest(key, e.scale, e.draws, [int(p) for p in seen], e.objectives)
-    utilities = choice.utilities(posterior, phi, scale=e.scale, draws=e.draws, prompts=seen, objectives=e.objectives)
+    utilities, constraints = _problem(e, posterior, votes, phi, seen)
     if votes.truth is not None and votes.truth.features == phi.names:
         true = _truth(votes.truth, votes)
         stages.run("truth", Utilities, key, lambda: choice.utilities(true, phi, scale=e.scale, prompts=seen))
@@ -111,8 +112,8 @@ def run(experiment: Experiment, out: str | Path, console: Console | None = None)
         rule.name: stages.run(
             f"choices/{rule.name}",
             Choice,
-            artifacts.digest(key, rule, e.risk, e.beta),
-            lambda rule=rule: rule.choose(utilities, risk=e.risk, beta=e.beta),
+            artifacts.digest(key, rule, e.risk, e.beta, e.constraints, e.scope, e.groups if e.constraints else None),
+            lambda rule=rule: _choose(e, rule, utilities, constraints),
         )
         for rule in e.rules
     }
@@ -158,28 +159,62 @@ def compare(
     votes = artifacts.load(folder / "feedback", Feedback)
     posterior, phi = RewardPosterior.load(folder / "posterior"), artifacts.load(folder / "features", Features)
     seen, _ = _split_prompts(votes, e.sampling.prompts, e.seed)
-    utilities = choice.utilities(posterior, phi, scale=e.scale, draws=e.draws, prompts=seen, objectives=e.objectives)
-    compared = _every_rule(e.rules) if rules == "all" else e.rules
+    utilities, constraints = _problem(e, posterior, votes, phi, seen)
+    named = _every_rule(e.rules) if rules == "all" else e.rules
+    patient = [rule for rule in named if isinstance(rule, SEARCHES) and rule not in e.rules]
+    aside = {r.name: f"{r.name} searches, maybe for hours; it is compared if the experiment names it." for r in patient}
+    compared = [rule for rule in named if rule.name not in aside]
     groups = np.array(voter_groups(e, posterior, votes))
-    gains, reasons = [], {}
+    gains, reasons = [], dict(aside)
     for rule in compared:
         try:
-            gains += _gains(rule.choose(utilities, risk=e.risk, beta=e.beta), groups)
+            gains += _gains(_choose(e, rule, utilities, constraints), groups)
         except PluralignError as error:
             reasons[rule.name] = str(error)
     decided = choice.decisions(compared, utilities, e.enough if enough is None else enough, PATIENCE)
     tables = {
         "run": folder.resolve().name,
-        "rules": [rule.name for rule in compared],
+        "rules": [rule.name for rule in named],
         "unit": utilities.scale,
         "risk": e.risk.words,
         "beta": e.beta,
         "gains": gains,
-        "decisions": report.decisions(decided),
+        "decisions": report.decisions(replace(decided, reasons=aside | decided.reasons)),
         "reasons": reasons,
         "caveats": utilities.caveats,
     }
     return report.compared(tables, folder if out is None else out)
+
+
+def _problem(
+    e: Experiment, posterior: RewardPosterior, votes: Feedback, phi: Features, prompts: list[int]
+) -> tuple[Utilities, tuple[choice.AbstractConstraint, ...]]:
+    """Return the table that rules start from, and what it must give."""
+    groups = voter_groups(e, posterior, votes)
+
+    def table(scale: choice.AbstractScale, objectives: Mapping[str, float] | None) -> Utilities:
+        return choice.utilities(
+            posterior, phi, scale=scale, draws=e.draws, prompts=prompts, objectives=objectives, groups=groups
+        )
+
+    constraints = tuple(
+        choice.Bound(table(choice.NoScale(), c.objectives), c.at_least, c.at_most, c.risk, ", ".join(c.objectives))
+        if isinstance(c, config.Limit)
+        else c
+        for c in e.constraints
+    )
+    return table(e.scale, e.objectives), constraints
+
+
+def _choose(
+    e: Experiment, rule: Rule, utilities: Utilities, constraints: tuple[choice.AbstractConstraint, ...]
+) -> Choice:
+    """Return what a rule chooses, in the experiment's scope and under its constraints."""
+    if e.scope == "prompt":
+        return choice.each_prompt(rule, utilities, e.risk, e.beta, scale=e.scale)
+    if constraints and isinstance(rule, choice.AbstractWelfare | choice.Leximin):
+        return rule.choose(utilities, e.risk, e.beta, constraints)
+    return rule.choose(utilities, risk=e.risk, beta=e.beta)
 
 
 def _every_rule(known: Sequence[Rule]) -> list[Rule]:

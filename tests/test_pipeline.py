@@ -8,7 +8,7 @@ from rich.console import Console
 
 from pluralign import artifacts, config, pipeline
 from pluralign.errors import InputError
-from pluralign.types import Evaluation, RewardPosterior
+from pluralign.types import Choice, Evaluation, RewardPosterior
 
 SMALL = """
 x-styles: &styles {warmth: [dear, lovely, glad], detail: [exactly, measured, because]}
@@ -151,6 +151,7 @@ def test_compare_says_what_every_rule_gives_to_whom_and_how_sure_that_is(finishe
     for row in report["rules"]["welfare"]:
         assert gains[row["rule"], row["group"]] == pytest.approx(row["gain"], abs=1e-6)
     shown = {*mine, *found.tables["decisions"]["reasons"]}
+    assert "searches, maybe for hours" in found.tables["reasons"]["linear-kemeny"]
     assert shown == set(found.tables["rules"]) and not shown & {"positional", "pref-voting"}
     assert (tmp_path / "compare.png").stat().st_size > 10_000 and not (folder / "compare.png").exists()
 
@@ -190,3 +191,36 @@ def test_other_forms_than_comparisons_reach_a_report(tmp_path, form):
     warmth = posterior.weights[:, :, 0, 0].mean(0)
     assert warmth[:8].mean() > warmth[8:].mean()
     assert "no comparisons of two" in (tmp_path / "run" / "report.json").read_text()
+
+
+def test_rules_keep_constraints_and_the_report_says_what_they_cost(finished, tmp_path):
+    folder = tmp_path / "held"
+    shutil.copytree(finished[0], folder)
+    held = {"constraints": "[{kind: floor, eps: -0.3}, {kind: limit, objectives: {overall: 1}, at_least: 0.1}]"}
+    again(folder, held | {"train": "[]", "rules": "[{kind: utilitarian}, {kind: leximin}]"})
+    chosen = artifacts.load(folder / "choices" / "utilitarian", Choice)
+    assert [d.name for d in chosen.demands] == ["floor: friends", "floor: critics", "overall at least 0.1"]
+    gain = (chosen.utilities.expected(chosen.lottery) - chosen.utilities.expected(chosen.utilities.reference)).mean(0)
+    friends = np.array(chosen.utilities.groups) == "friends"
+    assert min(gain[friends].mean(), gain[~friends].mean()) > 0.3 - 1e-3
+    told = json.loads((folder / "report.json").read_text())["rules"]["demands"]
+    assert {d["rule"] for d in told} == {"utilitarian", "leximin"}
+    assert any(d["multiplier"] > 1e-3 for d in told)
+    assert "floor: critics" in (folder / "report.html").read_text()
+
+
+def test_each_prompt_by_itself(finished, tmp_path):
+    folder = tmp_path / "apart"
+    shutil.copytree(finished[0], folder)
+    again(folder, {"scope": "prompt", "train": "[]"})
+    apart = artifacts.load(folder / "choices" / "maximin", Choice)
+    assert apart.weights is None
+    together = artifacts.load(finished[0] / "choices" / "maximin", Choice)
+    assert np.abs(apart.lottery - together.lottery).max() > 0.01
+
+
+def test_constraints_on_rules_that_have_none_are_refused():
+    with pytest.raises(InputError, match="constraints hold for rules that maximise welfare, and borda do not"):
+        config.parse(SMALL, {"constraints": "[{kind: floor}]", "rules": "[{kind: borda}]", "train": "[]"})
+    with pytest.raises(InputError, match="demands nothing"):
+        config.parse(SMALL, {"constraints": "[{kind: limit, objectives: {overall: 1}}]"})
