@@ -9,6 +9,7 @@ so a weight vector proves that a margin is reached, and weights `y` that none la
 `y >= 0` (Lawson and Hanson 1974, chapter 23) finds both.
 """
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,11 +29,9 @@ MEND = (
     "Usually features of some candidates differ by rounding only (round them, so that such candidates are the same), "
     "or thousands of prompts leave hardly any freedom to the weights: use fewer prompts."
 )
-FEWER = "Exact search is for few prompts and features: use lcpo, or fewer prompts."
+FEWER = "Exact search is for few prompts and features: use lcpo, fewer prompts, or more seconds."
 SMALL = 1e-4  # margins below which a mean of rows no longer has digits for them
 REFINED = 3  # times that what rounding left of an equation is solved again
-ROUNDS = 200  # programs that look for comparisons to give up, at most
-NODES = 20_000  # of each of them, at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,18 +124,25 @@ def _level(rows: Rows) -> Float[np.ndarray, " feature"]:
 
 
 def give_up(
-    rows: Rows, cost: Float[np.ndarray, " row"], fixed: Bool[np.ndarray, " row"]
+    rows: Rows, cost: Float[np.ndarray, " row"], fixed: Bool[np.ndarray, " row"], seconds: float
 ) -> tuple[Bool[np.ndarray, " row"], float]:
     """Return the rows to keep so that a weight vector makes them true, those given up being cheapest; and their cost.
+
+    Args:
+        rows: of length 1.
+        cost: of giving each up, positive.
+        fixed: rows that must be kept.
+        seconds: how long to search, at most.
 
     Raises:
         SolveError: it is not known whether there is a cheaper way.
     """
+    clock = time.perf_counter()
     if not len(rows):
         return np.ones(0, bool), 0.0
     cover, best, keep, bound = np.zeros((0, len(rows)), bool), np.inf, fixed, 0.0
-    for _ in range(ROUNDS):
-        dropped = _cheapest(cover, cost)
+    while (left := seconds - time.perf_counter() + clock) > 0:
+        dropped = _cheapest(cover, cost, left)
         bound = max(bound, float(cost[dropped].sum()))
         trial = ~dropped
         while True:
@@ -161,7 +167,9 @@ def give_up(
     )
 
 
-def _cheapest(cover: Bool[np.ndarray, "set row"], cost: Float[np.ndarray, " row"]) -> Bool[np.ndarray, " row"]:
+def _cheapest(
+    cover: Bool[np.ndarray, "set row"], cost: Float[np.ndarray, " row"], seconds: float
+) -> Bool[np.ndarray, " row"]:
     """Return the cheapest rows that hit every set.
 
     Raises:
@@ -175,7 +183,7 @@ def _cheapest(cover: Bool[np.ndarray, "set row"], cost: Float[np.ndarray, " row"
         integrality=np.ones(len(used)),
         bounds=Bounds(0, 1),
         constraints=LinearConstraint(cover[:, used].astype(float), lb=1),
-        options={"mip_rel_gap": 0.0, "node_limit": NODES},
+        options={"mip_rel_gap": 0.0, "time_limit": seconds},
     )
     if found.status != 0:
         raise SolveError(f"the cheapest comparisons to give up were not found: {found.message} {FEWER}")

@@ -210,13 +210,16 @@ class LinearKemeny(AbstractLinear):
     voters agree is that of both together (theorem C.3). It may rank against what all prefer (theorem C.4).
 
     The problem is hard: what can be solved depends on how many pairs must be given up. Ten prompts of eight candidates
-    with eight features are solved in seconds, a hundred with 32 are not; then it says so, and `LCPO` is the one to use.
+    with eight features are solved in seconds where voters are alike; with more disagreement the bounds may not meet in
+    time. Then it says so, and `LCPO` is the one to use.
 
     Args:
         pareto: rank above each other all pairs on which everyone agrees.
+        seconds: how long to search, at most.
     """
 
     pareto: bool = False
+    seconds: float = 60.0
     kind: Literal["linear-kemeny"] = "linear-kemeny"
 
     def ranked(self, electorates: list[Electorate]) -> tuple[list[list[int]], float]:
@@ -230,7 +233,7 @@ class LinearKemeny(AbstractLinear):
         rows = np.concatenate([np.zeros((0, features))] + [e.over(*p) for e, p in zip(electorates, pairs, strict=True)])
         cost = np.concatenate([e.margins[p] for e, p in zip(electorates, pairs, strict=True)])
         fixed = cost >= 1 - TIE if self.pareto else np.zeros(len(cost), bool)
-        keep, least = give_up(rows, cost, fixed)
+        keep, least = give_up(rows, cost, fixed, self.seconds)
         return _fill(electorates, [e.margins.sum(1) for e in electorates], rows[keep]), least
 
 
