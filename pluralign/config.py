@@ -20,6 +20,7 @@ from pluralign.choice import (
     IRV,
     LCPO,
     OWA,
+    AbstractWelfare,
     AlphaFair,
     Approval,
     Black,
@@ -27,16 +28,15 @@ from pluralign.choice import (
     ChiSquareRobust,
     Condorcet,
     Copeland,
-    CVaR,
     EgalitarianLottery,
-    Ellipsoid,
-    Entropic,
+    Floor,
     GapScale,
     Gini,
     KalaiSmorodinsky,
     Kemeny,
     KLRobust,
     LeximaxPlurality,
+    Leximin,
     LinearKemeny,
     MaximalLottery,
     Maximin,
@@ -54,13 +54,12 @@ from pluralign.choice import (
     RankedPairs,
     RankScale,
     Schulze,
-    Semideviation,
     StdScale,
     TotalVariationRobust,
     Utilitarian,
     VoterCVaR,
-    WorstCase,
 )
+from pluralign.choice.risk import Risk as AnyRisk
 from pluralign.errors import InputError
 from pluralign.features import Concatenate, Encoder, FineTuned, Items, Lexicon, RandomFourier, Scorers, judged
 from pluralign.feedback import ByAnnotator, ByJudgement, ByPrompt, ByTime, Community, Population, Several, holdout
@@ -77,7 +76,7 @@ FeatureMap = Annotated[
 Inference = Annotated[NUTS | SVI | Gibbs | VariationalEM | Laplace, Field(discriminator="kind")]
 Split = Annotated[ByJudgement | ByAnnotator | ByPrompt | ByTime, Field(discriminator="kind")]
 Scale = Annotated[NoScale | StdScale | RangeScale | GapScale | RankScale, Field(discriminator="kind")]
-Welfare = Utilitarian | Nash | Maximin | AlphaFair | KalaiSmorodinsky | NashBargaining
+Welfare = Utilitarian | Nash | Maximin | Leximin | AlphaFair | KalaiSmorodinsky | NashBargaining
 Ranked = OWA | Gini | VoterCVaR
 Robust = KLRobust | ChiSquareRobust | TotalVariationRobust
 Ordinal = Plurality | Borda | Positional | Copeland | Minimax | Schulze | RankedPairs | Kemeny | Black | IRV | Approval
@@ -86,7 +85,32 @@ LinearRule = LCPO | LeximaxPlurality | LinearKemeny
 Rule = Annotated[
     Welfare | Ranked | Robust | Ordinal | Condorcet | PrefVoting | Randomised | LinearRule, Field(discriminator="kind")
 ]
-Risk = Annotated[Mean | CVaR | WorstCase | Entropic | Semideviation | Ellipsoid, Field(discriminator="kind")]
+Risk = Annotated[AnyRisk, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A constraint on objectives: all voters' expectation is at least or at most so much, in logits over the reference.
+
+    Args:
+        objectives: how much each objective counts, by name, such as `{harm: 1}`.
+        at_least: the least that the expectation may be; 0 is what the reference gives.
+        at_most: the most.
+        risk: how posterior draws are combined; `{kind: cvar, tail: 0.1}` makes it a chance constraint.
+    """
+
+    objectives: dict[str, float]
+    at_least: float | None = None
+    at_most: float | None = None
+    risk: Risk = field(default_factory=Mean)
+    kind: Literal["limit"] = "limit"
+
+    def __post_init__(self):
+        if self.at_least is None and self.at_most is None:
+            raise InputError(f"the limit on {', '.join(self.objectives)} demands nothing; give at_least or at_most.")
+
+
+Constraint = Annotated[Floor | Limit, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True)
@@ -134,6 +158,9 @@ class Experiment:
         rules: social-choice rules to compare.
         risk: how posterior draws are combined.
         beta: price of a nat of divergence from the reference, in units of welfare.
+        constraints: what every rule that maximises welfare must give: floors of groups, limits on objectives.
+        scope: `global` judges one policy over all prompts together; `prompt` judges each prompt by itself, so that no
+            loss on one is made good on another (see `choice.each_prompt`).
         draws: posterior draws that enter the rules.
         enough: the data decide on a prompt if some candidate wins with at least this probability.
         policy: how policies are trained; none trains nothing.
@@ -154,6 +181,8 @@ class Experiment:
     rules: tuple[Rule, ...] = (Utilitarian(), Nash(), Maximin())
     risk: Risk = field(default_factory=Mean)
     beta: float = 0.1
+    constraints: tuple[Constraint, ...] = ()
+    scope: Literal["global", "prompt"] = "global"
     draws: int = 100
     enough: float = 0.5
     policy: DPO | None = None
@@ -180,6 +209,14 @@ class Experiment:
                 f"risk is {self.risk.kind}, but {', '.join(neutral)} cannot be cautious: every draw of a voter is a "
                 "ballot. Use `risk: {kind: mean}`, or run these rules in an experiment of their own."
             )
+        free = [rule.name for rule in self.rules if not isinstance(rule, AbstractWelfare | Leximin)]
+        if self.constraints and free:
+            raise InputError(
+                f"constraints hold for rules that maximise welfare, and {', '.join(free)} do not; leave out the "
+                "constraints, or run these rules in an experiment of their own."
+            )
+        if self.constraints and self.scope == "prompt":
+            raise InputError("constraints are about all prompts together; with `scope: prompt` there is no such thing.")
         if isinstance(self.scale, RankScale) and self.train:
             raise InputError(
                 "scale is rank, on which only judged responses have a place, so no policy can be measured on it; use "

@@ -757,8 +757,10 @@ class Choice:
         beta: price of a nat of divergence from the reference, in units of welfare.
         risk: in words, how draws were combined.
         certificate: evidence of optimality.
-        utilities: the problem that was solved; constraints are voters without mass, after all others.
-        demands: what constraints demanded, in the order of those voters.
+        utilities: the problem that was solved.
+        demands: what constraints demanded, each a row of `rows`.
+        rows: what each demand is worth, in place of voters; None without constraints.
+        prices: multipliers of `rows`.
     """
 
     name: str
@@ -770,6 +772,8 @@ class Choice:
     certificate: Certificate
     utilities: Utilities
     demands: tuple[Demand, ...] = ()
+    rows: Utilities | None = None
+    prices: Float[Array, "draw row"] | None = None
 
     def __post_init__(self):
         _freeze(self, lottery=(self.lottery, np.float64))
@@ -788,6 +792,8 @@ class Choice:
         reference = self.utilities.reference
         if self.weights is not None:
             ratio = self.utilities.weighted(self.weights) / self.beta
+            if self.rows is not None and self.prices is not None:
+                ratio = ratio + self.rows.weighted(self.prices) / self.beta
         else:
             counts = (reference > 0) & (self.lottery > 0)
             ratio = np.log(np.where(counts, self.lottery, 1e-12) / np.where(reference > 0, reference, 1))
@@ -799,8 +805,8 @@ class Choice:
 class Decision:
     """What a rule decides on each prompt in every posterior draw alone, and on posterior mean utilities.
 
-    How far two decisions are apart is `sum_candidate |a - b| / 2` of their shares: 1 or 0 where each has one winner; with
-    ties and lotteries, how often the two would answer differently if they followed one lot as far as they can.
+    How far two decisions are apart is `sum_candidate |a - b| / 2` of their shares: 1 or 0 where each has one winner;
+    with ties and lotteries, how often the two would answer differently if they followed one lot as far as they can.
 
     Attributes:
         name: of the rule.

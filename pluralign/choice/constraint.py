@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from pluralign.choice.risk import AbstractRisk, Mean
+from pluralign.choice.risk import Mean, Risk
 from pluralign.errors import InputError
 from pluralign.types import Linear, Utilities
 
@@ -30,7 +30,7 @@ class AbstractConstraint(ABC):
         risk: how posterior draws are combined before they are compared with 0.
     """
 
-    risk: AbstractRisk
+    risk: Risk
 
     @abstractmethod
     def rows(self, utilities: Utilities) -> Utilities:
@@ -49,7 +49,7 @@ class Floor(AbstractConstraint):
 
     eps: float = 0.0
     each: Literal["voter", "group"] = "group"
-    risk: AbstractRisk = field(default_factory=Mean)
+    risk: Risk = field(default_factory=Mean)
     kind: Literal["floor"] = "floor"
 
     def rows(self, utilities: Utilities) -> Utilities:
@@ -82,7 +82,7 @@ class Bound(AbstractConstraint):
     of: Utilities
     at_least: float | None = None
     at_most: float | None = None
-    risk: AbstractRisk = field(default_factory=Mean)
+    risk: Risk = field(default_factory=Mean)
     name: str = "objective"
     kind: Literal["bound"] = "bound"
 

@@ -1,6 +1,7 @@
 """The worst off first, then the next, and so on."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -8,10 +9,10 @@ import numpy as np
 from jaxtyping import Bool
 
 from pluralign.choice.bundle import Part, Table, Whole
-from pluralign.choice.constraint import beside, combined, shifted
-from pluralign.choice.program import AbstractObjective, Demanding, certainty, meet
+from pluralign.choice.constraint import AbstractConstraint, beside, combined, shifted
+from pluralign.choice.program import AbstractObjective, Demanding, certainty, demanded, meet
 from pluralign.choice.risk import AbstractRisk
-from pluralign.choice.rule import MEAN, AbstractRule, linear_reward, only, priced
+from pluralign.choice.rule import MEAN, AbstractRule, only, priced, settled
 from pluralign.choice.scale import spread
 from pluralign.errors import InputError
 from pluralign.types import Choice, Utilities
@@ -50,10 +51,17 @@ class Leximin(AbstractRule):
         if self.levels < 1:
             raise InputError(f"levels is {self.levels}; at least the worst off must count.")
 
-    def choose(self, utilities: Utilities, risk: AbstractRisk = MEAN, beta: float = 0.1) -> Choice:
-        """Return the last level's lottery, and its multipliers of all voters; see `AbstractRule.choose`."""
+    def choose(
+        self,
+        utilities: Utilities,
+        risk: AbstractRisk = MEAN,
+        beta: float = 0.1,
+        constraints: Sequence[AbstractConstraint] = (),
+    ) -> Choice:
+        """Return the last level's lottery, and its multipliers of all voters; see `AbstractWelfare.choose`."""
         clock = time.perf_counter()
         priced(beta)
+        demands, risks = demanded(constraints, utilities)
         counts = utilities.mass > 0
         kept = only(utilities, counts)
         voters = len(kept.mass)
@@ -63,14 +71,13 @@ class Leximin(AbstractRule):
         while True:
             held = np.flatnonzero(~free)
             names = [f"what {(kept.voters or ())[v]} has" for v in held]
-            rows = shifted(combined(kept, np.eye(voters)[held], names), -floor[None, held]) if len(held) else None
-            whole = kept if rows is None else beside(kept, [rows])
-            lottery, multipliers, certificate, _ = meet(
-                Demanding(_Least(free, risk, slope), voters, [risk] * len(held)), whole, beta / slope, name=self.name
-            )
+            rows = [shifted(combined(kept, np.eye(voters)[held], names), -floor[None, held])] if len(held) else []
+            whole = beside(kept, [*demands, *rows]) if demands or rows else kept
+            objective = Demanding(_Least(free, risk, slope), voters, [*risks, *[risk] * len(held)])
+            lottery, multipliers, certificate, worth = meet(objective, whole, beta / slope, name=self.name)
             weights = slope * multipliers[:, :voters]
             decide = free & (weights.sum(0) >= HELD * weights.sum(0)[free].max())
-            weights[:, held] += slope * multipliers[:, voters:]
+            weights[:, held] += slope * multipliers[:, voters + len(risks) :]
             u = kept.expected(lottery)
             floor[decide] = [certainty(risk, u[:, v])[0] for v in np.flatnonzero(decide)]
             free &= ~decide
@@ -86,8 +93,9 @@ class Leximin(AbstractRule):
         )
         spelled = np.zeros(utilities.shape[:2])
         spelled[:, counts] = weights
-        reward = linear_reward(utilities, spelled)
-        return Choice(self.name, lottery, spelled, reward, beta, risk.words, certificate, utilities)
+        prices = slope * multipliers[:, voters : voters + len(risks)]
+        worth = worth[: len(risks)]
+        return settled(self, lottery, spelled, prices, beta, risk, certificate, utilities, demands, worth)
 
 
 @dataclass(frozen=True, eq=False)

@@ -238,3 +238,6 @@ class Ellipsoid(AbstractRisk):
     def words(self) -> str:
         """The measure in words."""
         return f"worst posterior mean within {self.radius:g} standard deviations"
+
+
+Risk = Mean | CVaR | WorstCase | Entropic | Semideviation | Ellipsoid

@@ -14,7 +14,7 @@ from pluralign.choice.program import Cautious, Demanding, demanded, meet
 from pluralign.choice.risk import AbstractRisk, Mean
 from pluralign.choice.scale import AbstractScale, affine, measured, spread
 from pluralign.errors import InputError
-from pluralign.types import Choice, Demand, Linear, LinearReward, Utilities
+from pluralign.types import Certificate, Choice, Demand, Linear, LinearReward, Utilities
 
 MEAN = Mean()
 
@@ -98,8 +98,7 @@ class AbstractWelfare(AbstractRule):
             utilities: of every voter for every candidate, in posterior draws.
             risk: how draws are combined.
             beta: price of a nat of divergence from the reference, in units of welfare; positive.
-            constraints: what the lottery must give whatever the rule would like. Their multipliers enter the reward:
-                they are the weights of voters without mass, which the choice's utilities hold after all others.
+            constraints: what the lottery must give whatever the rule would like. Their multipliers enter the reward.
 
         Raises:
             SolveError: also if no lottery was found that meets all constraints; names what falls short.
@@ -132,14 +131,10 @@ class AbstractWelfare(AbstractRule):
             upper_bound=float(slope * certificate.upper_bound + shift),
             gap=float(slope * certificate.gap),
         )
-        weights = np.zeros(whole.shape[:2])
-        weights[:, counts] = multipliers * slope / own
-        names = (whole.voters or ())[utilities.shape[1] :]
-        prices = weights[:, utilities.shape[1] :].sum(0)
-        demands = tuple(Demand(n, float(w), float(p)) for n, w, p in zip(names, worth, prices, strict=True))
-        return Choice(
-            self.name, lottery, weights, linear_reward(whole, weights), beta, risk.words, certificate, whole, demands
-        )
+        spelled = np.zeros(whole.shape[:2])
+        spelled[:, counts] = multipliers * slope / own
+        weights, prices = np.split(spelled, [utilities.shape[1]], axis=1)
+        return settled(self, lottery, weights, prices, beta, risk, certificate, utilities, rows, worth)
 
 
 def priced(beta: float) -> None:
@@ -148,12 +143,42 @@ def priced(beta: float) -> None:
         raise InputError(f"beta is {beta}; the price of a nat of divergence must be positive (try 0.03 to 1).")
 
 
-def linear_reward(utilities: Utilities, weights: Float[np.ndarray, "draw voter"]) -> LinearReward | None:
-    """Return the reward that multipliers make of utilities with features; None if they have none."""
-    value = utilities.value
-    if not isinstance(value, Linear):
-        return None
-    return LinearReward(np.ravel(weights) @ value.weights.reshape(weights.size, -1))
+def settled(
+    rule: AbstractRule,
+    lottery: Float[np.ndarray, "prompt candidate"],
+    weights: Float[np.ndarray, "draw voter"],
+    prices: Float[np.ndarray, "draw row"],
+    beta: float,
+    risk: AbstractRisk,
+    certificate: Certificate,
+    utilities: Utilities,
+    rows: Sequence[Utilities],
+    worth: Float[np.ndarray, " row"],
+) -> Choice:
+    """Return the choice that multipliers of voters and of demands make, with its reward if utilities have features."""
+    demanded = beside(rows[0], rows[1:]) if rows else None
+    reward = None
+    for part, multipliers in ((utilities, weights), (demanded, prices)):
+        if part is not None and isinstance(part.value, Linear):
+            own = np.ravel(multipliers) @ part.value.weights.reshape(multipliers.size, -1)
+            reward = own if reward is None else reward + own
+        elif part is not None:
+            reward = None
+            break
+    names = () if demanded is None else demanded.voters or ()
+    return Choice(
+        name=rule.name,
+        lottery=lottery,
+        weights=weights,
+        reward=None if reward is None else LinearReward(reward),
+        beta=beta,
+        risk=risk.words,
+        certificate=certificate,
+        utilities=utilities,
+        demands=tuple(Demand(n, float(w), float(p)) for n, w, p in zip(names, worth, prices.sum(0), strict=True)),
+        rows=demanded,
+        prices=None if demanded is None else prices,
+    )
 
 
 def only(utilities: Utilities, counts: np.ndarray) -> Utilities:

@@ -23,6 +23,7 @@ TITLES = {
     "reproduce": "To reproduce this",
 }
 COUNTED = (("annotators", "share"), ("judgements", "judged"))
+BINDS = 1e-4  # a smaller multiplier is rounding
 Row = dict[str, Any]
 
 
@@ -226,6 +227,14 @@ def _certificate_rows(rows: list[Row]) -> list[list[str]]:
     return [[r["rule"], *(number(r[k]) for k in measures), number(r["cuts"]), number(r["seconds"])] for r in rows]
 
 
+def _demand_rows(rows: list[Row]) -> list[list[str]]:
+    binds = {True: "binds", False: "costs nothing"}
+    return [
+        [r["rule"], r["name"], number(r["value"]), number(r["multiplier"]), binds[r["multiplier"] > BINDS]]
+        for r in rows
+    ]
+
+
 def _by_versions(manifests: dict[str, Row]) -> list[tuple[list[tuple[str, str]], list[str]]]:
     """Return the sets of package versions that made artifacts, each with the artifacts."""
     made: dict[tuple[tuple[str, str], ...], list[str]] = {}
@@ -295,6 +304,7 @@ FILTERS = {
     "welfare_rows": _welfare_rows,
     "individual_rows": _individual_rows,
     "certificate_rows": _certificate_rows,
+    "demand_rows": _demand_rows,
     "decision_rows": _decision_rows,
     "policy_rows": _policy_rows,
     "by_versions": _by_versions,

@@ -46,6 +46,7 @@ def rules(run: Run, attribute: str | None) -> dict[str, Any]:
         "individuals": individuals,
         "best_for_worst_off": _worst_off(run, attribute),
         "certificates": certificates,
+        "demands": [{"rule": name, **plain(d)} for name, chosen in run.choices.items() for d in chosen.demands],
     }
 
 

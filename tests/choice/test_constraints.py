@@ -94,12 +94,17 @@ def test_an_objective_is_kept_at_most_so_high(make, dense):
 def test_multipliers_enter_the_reward(grouped):
     """Optimal under constraints is optimal without, once each demand is a voter with its multiplier as weight."""
     chosen = choice.Utilitarian().choose(grouped, beta=BETA, constraints=[choice.Floor(each="voter")])
-    assert chosen.utilities.voters[-4:] == tuple(f"floor: voter {v}" for v in range(4))
+    assert chosen.rows.voters == tuple(f"floor: voter {v}" for v in range(4))
+    assert chosen.weights.shape == grouped.shape[:2]
     assert max(d.multiplier for d in chosen.demands) > 0.01
     score = chosen.reward.score(grouped.value.phi.reshape(-1, 3)).reshape(chosen.lottery.shape)
     tilted = grouped.reference * np.exp(score / BETA)
     np.testing.assert_allclose(chosen.lottery, tilted / tilted.sum(-1, keepdims=True), atol=1e-9)
-    np.testing.assert_allclose(chosen.weights[:, -4:].sum(0), [d.multiplier for d in chosen.demands], atol=1e-12)
+    np.testing.assert_allclose(chosen.prices.sum(0), [d.multiplier for d in chosen.demands], atol=1e-12)
+    on = grouped.reference > 0
+    ratio = np.where(on, np.log(np.where(on, chosen.lottery / np.where(on, grouped.reference, 1), 1)), 0)
+    centred = np.where(on, ratio - (grouped.reference * ratio).sum(-1, keepdims=True), 0)
+    np.testing.assert_allclose(chosen.log_ratio(), centred, atol=1e-9)
 
 
 def test_what_cannot_be_had_is_named(grouped):
@@ -117,3 +122,14 @@ def test_a_constraint_that_makes_no_sense_is_refused(make):
         choice.Utilitarian().choose(utilities, constraints=[choice.Bound(of=make(shape=(6, 4, 2, 4)), at_least=0.0)])
     with pytest.raises(InputError, match="draws"):
         choice.Utilitarian().choose(utilities, constraints=[choice.Bound(of=make(shape=(5, 4, 3, 4)), at_least=0.0)])
+
+
+def test_leximin_keeps_constraints_at_every_level(grouped):
+    floor = choice.Floor(eps=-0.1)
+    chosen = choice.Leximin().choose(grouped, beta=BETA, constraints=[floor])
+    gain = (grouped.expected(chosen.lottery) - grouped.expected(grouped.reference)).mean(0)
+    share = grouped.mass.reshape(2, 2) / grouped.mass.reshape(2, 2).sum(1, keepdims=True)
+    assert ((gain.reshape(2, 2) * share).sum(1) > 0.1 - 1e-3).all()
+    free = choice.Leximin().choose(grouped, beta=BETA)
+    gain = (grouped.expected(free.lottery) - grouped.expected(grouped.reference)).mean(0)
+    assert ((gain.reshape(2, 2) * share).sum(1) < 0.1 - 1e-3).any()  # so the floor does bind
