@@ -116,7 +116,7 @@ WITNESSES = {
     "borda": (choice.Borda(), peers.borda, ["condorcet-winner", "majority", "clones", "strategy-proofness"]),
     "plurality": (choice.Plurality(), peers.plurality, ["condorcet-loser", "clones", "reversal-symmetry"]),
     "irv": (choice.IRV(), peers.instant_runoff_put, ["monotonicity", "condorcet-winner", "participation"]),
-    "minimax": (choice.Minimax(), peers.minimax, ["condorcet-loser", "smith", "participation", "reinforcement"]),
+    "minimax": (choice.Minimax(), peers.minimax, ["condorcet-loser", "smith", "participation", "clones"]),
     "copeland": (choice.Copeland(), peers.copeland, ["participation", "clones", "reinforcement"]),
     "schulze": (choice.Schulze(), peers.beat_path, ["participation", "reinforcement", "irrelevant-alternatives"]),
     "kemeny": (choice.Kemeny(), peers.kemeny_young, ["participation", "clones", "reinforcement"]),

@@ -214,8 +214,8 @@ def _violation(axiom: AbstractAxiom, found: Evidence, society: Society, outcome:
 def shrunk(axiom: AbstractAxiom, judge: Judge, found: Violation, tries: int = TRIES, seed: int = 0) -> Violation:
     """Return a violation from which no voter and no candidate can be left out.
 
-    First whole groups of equal ballots are left out, then voters one by one, then candidates, as long as what is left
-    still shows a violation; where changes of a society are sampled, one may be overlooked.
+    First whole groups of equal ballots are left out, or half of one, then voters one by one, then candidates, as long
+    as what is left still shows a violation; where changes of a society are sampled, one may be overlooked.
     """
     smaller = True
     while smaller:
@@ -237,6 +237,11 @@ def _parts(society: Society) -> Iterator[Society]:
     for kind in society.kinds:
         if 1 < len(kind) < len(voters):
             yield society.only(np.setdiff1d(voters, kind))
+    if len(voters) > 20:  # as many as there are, every other one
+        yield society.only(np.sort(np.concatenate([kind[::2] for kind in society.kinds])))
+    for kind in society.kinds:
+        if len(kind) > 3:
+            yield society.only(np.setdiff1d(voters, kind[len(kind) // 2 :]))
     for kind in society.kinds:
         if len(voters) > 1:
             yield society.only(np.delete(voters, kind[-1]))
@@ -264,4 +269,6 @@ def who(society: Society, voters: tuple[int, ...]) -> str:
     """Return voters in words."""
     names = [society.voters[v] for v in voters]
     short = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+    if not names[0].isdigit():
+        return short
     return f"voter {short}" if len(names) == 1 else f"voters {short}"

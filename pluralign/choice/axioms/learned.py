@@ -201,13 +201,14 @@ class PolicyAxioms:
         def chance(value: float | None, prompts: int) -> str:
             return "no prompt has one" if value is None else f"gets {100 * value:.3g} % (on {prompts} prompts)"
 
+        worth = f"{self.proportional:.3g}" if self.proportional < 1000 else "over 1000"
         return "\n".join(
             [
                 f"pareto: dominated answers have {100 * self.dominated:.3g} %, at most "
                 f"{100 * self.worst_dominated:.3g} % (prompt {self.worst})",
                 f"condorcet-winner: {chance(self.condorcet, self.condorcet_prompts)}",
                 f"condorcet-loser: {chance(self.loser, self.loser_prompts)}",
-                f"proportional-fairness: some answer is worth {self.proportional:.3g} of what voters have; 1 is fair",
+                f"proportional-fairness: some answer is worth {worth} times what voters have; 1 is fair",
                 f"population-proportionality: falls short by {100 * self.shortfall:.3g} %. {self.short}".rstrip(),
             ]
         )

@@ -11,6 +11,7 @@ from pluralign.choice.axioms.axiom import AbstractComparing, Change, Evidence, R
 from pluralign.choice.axioms.outcome import AbstractOutcome, says, winners
 from pluralign.choice.axioms.society import Society, ballot
 
+CIRCLE = np.array([[1, -1], [-2, -1], [1, 2]])  # where every third voter puts two copies
 APART = 0.25  # distance of a clone, in the smallest distance between two of a voter's candidates
 
 
@@ -100,10 +101,10 @@ class Reinforcement(AbstractComparing):
 class Clones(AbstractComparing):
     """A near copy of a candidate, next to it on every ballot, takes from nobody but the candidate (Tideman 1987).
 
-    The copy is put just above or below, voter by voter, in all ways or a sample of them; where voters may be
-    indifferent (approvals, utilities) it is an exact copy. Who wins apart from the two stays the same, and one of the
-    two wins if the candidate did; of lotteries, chances stay the same, those of the two added up. The copy shares the
-    candidate's part of the reference.
+    The copy is put just above or below, voter by voter, in all ways or a sample of them, and then two copies so that
+    the three beat each other in a circle; where voters may be indifferent (approvals, utilities) it is one exact copy.
+    Who wins apart from the copies stays the same, and one of them or the candidate wins if the candidate did; of
+    lotteries, chances stay the same, those of the copies added up. Copies share the candidate's part of the reference.
     """
 
     kind: Literal["clones"] = "clones"
@@ -114,30 +115,28 @@ class Clones(AbstractComparing):
         """Return the society with a copy of one candidate."""
         voters, candidates = society.shape
         if society.dichotomous or not outcome.ordinal:
-            return (Change((cloned(society, y, 0),), candidates=(y,)) for y in range(candidates)), True
-        complete = voters <= 20 and 2**voters * candidates <= tries
-        if complete:
+            return (Change((cloned(society, y, 0),), candidates=(y,)) for y in range(candidates)), False
+        if voters <= 20 and 2**voters * candidates <= tries:
             above = (np.arange(2**voters)[:, None] >> np.arange(voters)) & 1
         else:
-            above = np.concatenate(
-                [[np.ones(voters), np.zeros(voters)], rng.integers(0, 2, (tries // candidates, voters))]
-            )
-        sides = 2 * above - 1
-        return (Change((cloned(society, y, s),), candidates=(y,)) for s in sides for y in range(candidates)), complete
+            sample = rng.integers(0, 2, (tries // candidates, voters))
+            above = np.concatenate([[np.ones(voters), np.zeros(voters)], sample])
+        sides = [*(2 * above - 1)[:, :, None], CIRCLE[np.arange(voters) % 3]]
+        return (Change((cloned(society, y, s),), candidates=(y,)) for s in sides for y in range(candidates)), False
 
     def clash(
         self, society: Society, outcome: AbstractOutcome, change: Change, outcomes: tuple[AbstractOutcome, ...]
     ) -> Evidence | None:
         """Return the copied candidate."""
-        y, after = change.candidates[0], outcomes[0]
-        merged = replace(after, chance=after.chance[:-1].copy(), wins=after.wins[:-1].copy())
-        merged.chance[y] += after.chance[-1]
-        merged.wins[y] |= after.wins[-1]
+        y, after, size = change.candidates[0], outcomes[0], society.shape[1]
+        merged = replace(after, chance=after.chance[:size].copy(), wins=after.wins[:size].copy())
+        merged.chance[y] += after.chance[size:].sum()
+        merged.wins[y] |= after.wins[size:].any()
         if merged.same(outcome):
             return None
         words = (
-            f"{says(society, outcome)}, but with {change.others[0].candidates[-1]}, a near copy of "
-            f"{society.candidates[y]}: {says(change.others[0], after)}."
+            f"{says(society, outcome)}, but with {' and '.join(change.others[0].candidates[size:])}, near "
+            f"{society.candidates[y]} on every ballot: {says(change.others[0], after)}."
         )
         return Evidence(words, (y,))
 
@@ -176,18 +175,25 @@ class IrrelevantAlternatives(AbstractComparing):
         return Evidence(words, change.candidates)
 
 
-def cloned(society: Society, y: int, side: np.ndarray | int) -> Society:
-    """Return the society with a copy of candidate `y`, last: above it (side 1), below it (-1) or tied (0)."""
-    u = society.utility
+def cloned(society: Society, y: int, sides: np.ndarray | int) -> Society:
+    """Return the society with copies of candidate `y`, last: above it (side 1 or 2), below it (-1, -2) or tied (0).
+
+    Args:
+        society: to which copies are added.
+        y: who is copied.
+        sides: of each voter and copy, `[voter copy]`; 0: one exact copy.
+    """
+    u, sides = society.utility, np.broadcast_to(np.atleast_2d(sides), (society.shape[0], np.atleast_2d(sides).shape[1]))
     gaps = np.diff(np.sort(u, 1), axis=1)
-    apart = APART * np.where(gaps > 0, gaps, np.inf).min(1, initial=np.inf)
-    copy = u[:, y] + side * np.where(np.isfinite(apart), apart, APART)
-    reference = np.append(society.reference, society.reference[y] / 2)
-    reference[y] /= 2
+    apart = APART * np.where(gaps > 0, gaps, np.inf).min(1, initial=np.inf)[:, None]
+    copies = u[:, [y]] + sides * np.where(np.isfinite(apart), apart, APART)
+    many = sides.shape[1]
+    reference = np.append(society.reference, np.full(many, society.reference[y] / (many + 1)))
+    reference[y] /= many + 1
     return replace(
         society,
-        utility=np.column_stack([u, copy]),
-        approved=np.column_stack([society.approved, society.approved[:, y]]),
+        utility=np.column_stack([u, copies]),
+        approved=np.column_stack([society.approved, np.repeat(society.approved[:, [y]], many, 1)]),
         reference=reference,
-        candidates=(*society.candidates, f"{society.candidates[y]}'"),
+        candidates=(*society.candidates, *(society.candidates[y] + "'" * (k + 1) for k in range(many))),
     )

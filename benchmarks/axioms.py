@@ -1,0 +1,82 @@
+"""The axiom cards of every rule, computed, for docs/axioms.md.
+
+python benchmarks/axioms.py                  # writes docs/axioms.json (some minutes)
+python benchmarks/axioms.py borda schulze    # prints the cards of these rules, with witnesses
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+from pluralign import choice
+from pluralign.choice import axioms
+
+PROFILES, TRIES, SEED = 100, 60, 0
+FEW, SLOW = 25, ("nash-lottery", "egalitarian-lottery")  # a program for each lottery takes ten milliseconds and more
+ORDERS = (
+    choice.Plurality(),
+    choice.Borda(),
+    choice.Positional(),
+    choice.IRV(),
+    choice.Copeland(),
+    choice.Minimax(),
+    choice.Schulze(),
+    choice.RankedPairs(),
+    choice.Kemeny(),
+    choice.Black(),
+    choice.Condorcet(),
+    choice.MaximalLottery(),
+    choice.RandomDictatorship(),
+)
+APPROVALS = (choice.Approval(), choice.NashLottery(), choice.EgalitarianLottery())
+UTILITIES = (
+    choice.Utilitarian(),
+    choice.AlphaFair(alpha=0.5),
+    choice.Nash(),
+    choice.AlphaFair(alpha=2.0),
+    choice.Gini(),
+    choice.VoterCVaR(),
+    choice.KalaiSmorodinsky(),
+    choice.Maximin(),
+)
+OUT = Path(__file__).parents[1] / "docs" / "axioms.json"
+
+
+def words(rule: choice.AbstractRule) -> str:
+    """Return the rule's name, with its settings where two rules share it."""
+    return f"{rule.name} {rule.alpha:g}" if isinstance(rule, choice.AlphaFair) else rule.name
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rules", nargs="*")
+    asked = parser.parse_args().rules
+    found = {}
+    for kind, rules in (("orders", ORDERS), ("approvals", APPROVALS), ("utilities", UTILITIES)):
+        found[kind] = {}
+        for rule in rules:
+            if asked and rule.name not in asked:
+                continue
+            clock = time.perf_counter()
+            some = FEW if rule.name in SLOW else PROFILES
+            card = axioms.card(rule, some, tries=min(TRIES, some), seed=SEED)
+            print(f"{words(rule)}: {len(card.broken)} broken, {time.perf_counter() - clock:.1f} s", flush=True)
+            if asked:
+                print(card)
+            found[kind][words(rule)] = {
+                name: {
+                    "profiles": card.profiles,
+                    "tried": one.tried,
+                    "refused": one.refused,
+                    "witness": one.violation and str(one.violation),
+                }
+                for name, one in card.findings.items()
+            }
+    if not asked:
+        settings = {"profiles": PROFILES, "tries": TRIES, "seed": SEED}
+        OUT.write_text(json.dumps({**settings, "cards": found}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
