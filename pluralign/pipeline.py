@@ -9,7 +9,7 @@ stages that depend on it, and a run that was killed goes on at the stage where i
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -39,7 +39,6 @@ from pluralign.types import (
 T = TypeVar("T")
 MOST_GROUPS = 12  # values of an attribute whose groups are looked at
 BOOTSTRAP = 400  # resamples of prompts behind an interval
-SEARCHES = (choice.LinearKemeny,)  # among very many rankings
 PATIENCE = 30.0  # seconds in which a rule has to decide in every draw
 
 
@@ -160,12 +159,9 @@ def compare(
     posterior, phi = RewardPosterior.load(folder / "posterior"), artifacts.load(folder / "features", Features)
     seen, _ = _split_prompts(votes, e.sampling.prompts, e.seed)
     utilities, constraints = _problem(e, posterior, votes, phi, seen)
-    named = _every_rule(e.rules) if rules == "all" else e.rules
-    patient = [rule for rule in named if isinstance(rule, SEARCHES) and rule not in e.rules]
-    aside = {r.name: f"{r.name} searches, maybe for hours; it is compared if the experiment names it." for r in patient}
-    compared = [rule for rule in named if rule.name not in aside]
+    compared = _every_rule(e.rules) if rules == "all" else e.rules
     groups = np.array(voter_groups(e, posterior, votes))
-    gains, reasons = [], dict(aside)
+    gains, reasons = [], {}
     for rule in compared:
         try:
             gains += _gains(_choose(e, rule, utilities, constraints), groups)
@@ -174,12 +170,12 @@ def compare(
     decided = choice.decisions(compared, utilities, e.enough if enough is None else enough, PATIENCE)
     tables = {
         "run": folder.resolve().name,
-        "rules": [rule.name for rule in named],
+        "rules": [rule.name for rule in compared],
         "unit": utilities.scale,
         "risk": e.risk.words,
         "beta": e.beta,
         "gains": gains,
-        "decisions": report.decisions(replace(decided, reasons=aside | decided.reasons)),
+        "decisions": report.decisions(decided),
         "reasons": reasons,
         "caveats": utilities.caveats,
     }
