@@ -142,8 +142,10 @@ def give_up(
         return np.ones(0, bool), 0.0
     cover, best, keep, bound = np.zeros((0, len(rows)), bool), np.inf, fixed, 0.0
     while (left := seconds - time.perf_counter() + clock) > 0:
-        dropped = _cheapest(cover, cost, left)
-        bound = max(bound, float(cost[dropped].sum()))
+        dropped, least = _cheapest(cover, cost, left)
+        bound = max(bound, least)
+        if dropped is None:
+            break
         trial = ~dropped
         while True:
             index = np.flatnonzero(trial)
@@ -169,27 +171,30 @@ def give_up(
 
 def _cheapest(
     cover: Bool[np.ndarray, "set row"], cost: Float[np.ndarray, " row"], seconds: float
-) -> Bool[np.ndarray, " row"]:
-    """Return the cheapest rows that hit every set.
+) -> tuple[Bool[np.ndarray, " row"] | None, float]:
+    """Return the cheapest rows that hit every set, None if time is up, and a bound on their cost from below.
 
     Raises:
-        SolveError: the integer program was not solved.
+        SolveError: the integer program was not solved, for another reason.
     """
     if not len(cover):
-        return np.zeros(len(cost), bool)
+        return np.zeros(len(cost), bool), 0.0
     used = np.flatnonzero(cover.any(0))
+    unit = cost.max() / 1e4  # HiGHS stops at an absolute gap of 1e-6
     found = milp(
-        cost[used] * (1e4 / cost.max()),  # HiGHS stops at an absolute gap of 1e-6
+        cost[used] / unit,
         integrality=np.ones(len(used)),
         bounds=Bounds(0, 1),
         constraints=LinearConstraint(cover[:, used].astype(float), lb=1),
         options={"mip_rel_gap": 0.0, "time_limit": seconds},
     )
+    if found.status == 1:
+        return None, max(float(found.mip_dual_bound or 0) * unit, 0.0)
     if found.status != 0:
         raise SolveError(f"the cheapest comparisons to give up were not found: {found.message} {FEWER}")
     dropped = np.zeros(len(cost), bool)
     dropped[used[found.x > 0.5]] = True
-    return dropped
+    return dropped, float(cost[dropped].sum())
 
 
 def _least(columns: Float[np.ndarray, "feature row"]) -> Float[np.ndarray, " row"]:

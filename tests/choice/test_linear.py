@@ -245,8 +245,13 @@ def test_kemeny_says_when_it_gives_up(monkeypatch):
     assert 0 < found.lost == pytest.approx(found.least)
     with pytest.raises(SolveError, match=r"none is below 0\. Exact search is for few prompts"):
         choice.LinearKemeny(seconds=1e-9).rank(random(**CONFLICT))
-    monkeypatch.setattr(cone, "milp", lambda *a, **k: type("Failed", (), {"status": 1, "message": "Time limit."}))
-    with pytest.raises(SolveError, match=r"Time limit\. Exact search"):
+    gave_up = type("Found", (), {"status": 1, "mip_dual_bound": 5.0, "message": "Time limit."})
+    monkeypatch.setattr(cone, "milp", lambda *a, **k: gave_up)
+    with pytest.raises(SolveError, match=r"that was met is 0\.4\d+, and none is below 0\.000\d+\. Exact search"):
+        choice.LinearKemeny().rank(random(**CONFLICT))
+    failed = type("Found", (), {"status": 4, "message": "Numerics."})
+    monkeypatch.setattr(cone, "milp", lambda *a, **k: failed)
+    with pytest.raises(SolveError, match=r"Numerics\. Exact search"):
         choice.LinearKemeny().rank(random(**CONFLICT))
 
 
