@@ -82,7 +82,8 @@ class Manipulation:
     def __str__(self) -> str:
         least = "" if self.exhaustive else "at least "
         top = max(self.reaches, key=lambda reach: reach.gain)
-        who = top.voters[0] if len(top.voters) == 1 else f"a group of {len(top.voters)} around {top.voters[0]}"
+        leader = f"voter {top.voters[0]}" if top.voters[0].isdigit() else top.voters[0]
+        who = leader if len(top.voters) == 1 else f"a group of {len(top.voters)} around {leader}"
         return (
             f"{self.rule}: misreports move the lottery by up to {least}{self.tv:.3g} in total variation, and gain "
             f"{least}{100 * self.gain:.3g} % of the way from worst to best ({who}, {100 * top.mass:.3g} % of all); "
