@@ -304,10 +304,10 @@ def test_who_cannot_gain_cannot_bargain():
 
 
 def test_the_lottery_between_sum_and_minimum():
-    """A majority's favourite loses probability as the rule looks further down; scipy finds the same lotteries."""
-    u = table([[[[1.0, 0.2, 0.6]], [[0.0, 1.0, 0.5]]]], [0.7, 0.3])
+    """A majority's favourite loses probability as the rule looks further down; scipy finds nothing better."""
+    u = table([[[[1.0, 0.2, 0.0]], [[0.3, 1.0, 0.1]], [[0.1, 0.2, 1.0]]]], [0.6, 0.25, 0.15])
     shares = []
-    for rule in (choice.Utilitarian(), choice.Gini(2), choice.VoterCVaR(0.4), choice.Maximin()):
+    for rule in (choice.Utilitarian(), choice.TotalVariationRobust(0.2), choice.Gini(2), choice.Maximin()):
         chosen = rule.choose(u, beta=0.1)
 
         def loss(logits, rule=rule):
@@ -315,10 +315,11 @@ def test_the_lottery_between_sum_and_minimum():
             p /= p.sum()
             return 0.1 * (p * np.log(p * 3)).sum() - value_of(rule, u.expected(p[None]), u.mass)[0]
 
-        found = min(
+        found = -min(
             minimize(loss, start, method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-13, "maxiter": 4000}).fun
             for start in np.random.default_rng(3).normal(size=(3, 3))
         )
-        assert chosen.certificate.value == pytest.approx(-found, abs=1e-5)
+        assert chosen.certificate.upper_bound >= found - 1e-9
+        assert chosen.certificate.value == pytest.approx(found, abs=1e-4)
         shares.append(chosen.lottery[0, 0])
-    assert (np.diff(shares) < 0).all()
+    assert (np.diff(shares) < -0.02).all(), shares
