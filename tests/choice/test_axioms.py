@@ -76,9 +76,9 @@ def test_nothing_is_found_where_theory_says_so(rule):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rule", SATISFIED, ids=lambda r: r.name)
+@pytest.mark.parametrize("rule", [choice.Schulze(), choice.RandomDictatorship()], ids=lambda r: r.name)
 def test_nothing_is_found_in_thousands(rule):
-    nothing_is_found(rule, 2000, 60, 40)
+    nothing_is_found(rule, 1000, 20, 30)
 
 
 def nothing_is_found(rule, profiles, changed, tries):
