@@ -228,8 +228,12 @@ def _program(
     linear[:n] -= hessian @ x[:n]
     scale = max(np.abs(hessian).max(), np.ptp(linear), 1e-300)
     parts = share.shape[1]
-    sums = sp.csc_matrix((np.ones(n), (part, np.arange(n))), shape=(parts, n))
-    rows = sp.bmat([[sums, -sp.csc_matrix(share.T)], [None, np.ones((1, len(share)))]], format="csc")
+    # Written out: for the few cuts of a small program, putting sparse blocks together would take most of the time.
+    rows = np.zeros((parts + 1 + total, total))
+    rows[part, np.arange(n)] = 1
+    rows[:parts, n:] = -share.T
+    rows[parts, n:] = 1
+    rows[parts + 1 :] = -np.eye(total)
     quadratic = sp.csc_matrix(np.pad(np.triu(hessian / scale), (0, total - n)))
     settings = qp.DefaultSettings()
     settings.verbose = False
@@ -239,7 +243,7 @@ def _program(
     program = qp.DefaultSolver(
         quadratic,
         (linear - linear.min()) / scale,
-        sp.vstack([rows, -sp.eye(total)], format="csc"),
+        sp.csc_matrix(rows),
         np.concatenate([np.zeros(parts), [1.0], np.zeros(total)]),
         [qp.ZeroConeT(parts + 1), qp.NonnegativeConeT(total)],
         settings,

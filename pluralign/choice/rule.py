@@ -2,8 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import ClassVar
+from dataclasses import MISSING, Field, fields, replace
+from typing import Any, ClassVar
 
 import cvxpy as cp
 import numpy as np
@@ -44,8 +44,9 @@ class AbstractRule(ABC):
 
     @property
     def name(self) -> str:
-        """The rule's name in configs, file names and reports: its `kind`."""
-        return vars(self)["kind"]
+        """The rule's name in configs, file names and reports: its `kind`, with whatever is not as usual."""
+        unusual = [f for f in fields(self) if f.name != "kind" and getattr(self, f.name) != _usual(f)]  # pyright: ignore[reportArgumentType]
+        return "-".join([vars(self)["kind"], *(_word(f.name, getattr(self, f.name)) for f in unusual)])
 
 
 class AbstractWelfare(AbstractRule):
@@ -135,6 +136,18 @@ class AbstractWelfare(AbstractRule):
         spelled[:, counts] = multipliers * slope / own
         weights, prices = np.split(spelled, [utilities.shape[1]], axis=1)
         return settled(self, lottery, weights, prices, beta, risk, certificate, utilities, rows, worth)
+
+
+def _usual(field: Field[Any]) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
+
+
+def _word(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return name if value else f"no-{name}"
+    return "-".join(
+        f"{v:g}" if isinstance(v, float) else str(v) for v in (value if isinstance(value, tuple) else [value])
+    )
 
 
 def priced(beta: float) -> None:

@@ -21,7 +21,7 @@ import scipy.sparse as sp
 from scipy.special import rel_entr
 
 from pluralign.choice.bundle import Bundle, Lottery, Part, Table, Whole
-from pluralign.choice.scale import best, chunks, worst
+from pluralign.choice.scale import best, chunks, spread, worst
 from pluralign.errors import InputError, SolveError
 from pluralign.types import Certificate, Utilities
 
@@ -33,6 +33,7 @@ TOLERANCE = 1e-3  # a lottery that is not certified to this is not returned
 CUTS = 1000  # at most
 PATIENCE = 100  # cuts that may pass without a smaller gap
 ROUNDS = 45  # of cuts of the whole, before its parts are cut
+NOTHING = 1e-9  # of the spread of utilities: less than so much above 0 is rounding
 HALVINGS = 2.0**-12  # of the way back to the best lottery, at most
 
 
@@ -62,7 +63,7 @@ def solve(
     """
     clock = time.perf_counter()
     start = utilities.reference
-    if not (utilities.expected(start)[:, :positive] > 0).all():
+    if positive and not (utilities.expected(start)[:, :positive] > NOTHING * spread(utilities)).all():
         start = _positive(utilities, positive, beta, name)
     end = _descend(f, split, utilities, beta, start)
     found = certify(end, beta, time.perf_counter() - clock)
@@ -222,18 +223,21 @@ def _positive(utilities: Utilities, voters: int, beta: float, name: str) -> Lott
             f"{utilities.scale!r}; StdScale and RangeScale make every utility at least 0."
         )
 
+    unit = spread(utilities)
+
     def worst_off(u: Table) -> tuple[float, Table]:
         slope = np.zeros_like(u)
         draw, voter = np.unravel_index(u[:, :voters].argmin(), (len(u), voters))
-        slope[draw, voter] = 1
-        return float(u[draw, voter]), slope
+        slope[draw, voter] = 1 / unit
+        return float(u[draw, voter]) / unit, slope
 
-    end = _descend(
-        worst_off, None, utilities, beta / 100, utilities.reference, lambda u: bool((u[:, :voters] > 0).all())
-    )
-    if (utilities.expected(end.inside)[:, :voters] > 0).all():
+    def enough(u: Table) -> bool:
+        return bool((u[:, :voters] > NOTHING * unit).all())
+
+    end = _descend(worst_off, None, utilities, beta / 100, utilities.reference, enough)
+    if enough(utilities.expected(end.inside)):
         return end.inside
-    holding = end.multipliers.sum(0)
+    holding = unit * end.multipliers.sum(0)
     names = [str(np.asarray(utilities.voters)[i]) for i in np.argsort(-holding)[:5] if holding[i] > 0.01]
     raise SolveError(
         f"{name} needs a positive utility for every voter in every draw, and no lottery was found that gives that: "

@@ -39,7 +39,7 @@ def close(a, b):
 def simplex(rule, u):
     chosen = rule.choose(u, beta=BETA)
     close(chosen.lottery.sum(1), 1)
-    assert (chosen.lottery[u.reference == 0] == 0).all() and chosen.weights is None and chosen.name == rule.kind
+    assert (chosen.lottery[u.reference == 0] == 0).all() and chosen.weights is None and chosen.name == rule.name
     assert 0 <= chosen.certificate.gap and chosen.certificate.tv_bound < 1e-6
 
 

@@ -288,6 +288,6 @@ def test_fair_shares_on_a_posterior(make):
         expected = plain.choose(Utilities(likes, u.mass, u.reference), risk=choice.CVaR(tail=0.5), beta=0.2)
         found = rule.choose(u, risk=choice.CVaR(tail=0.5), beta=0.2)
         np.testing.assert_allclose(found.lottery, expected.lottery, atol=1e-3)
-        assert found.utilities is u and found.weights is None and found.name == rule.kind
+        assert found.utilities is u and found.weights is None and found.name == rule.name
     with pytest.raises(InputError, match="cannot be cautious"):
         choice.MaximalLottery().choose(u, risk=choice.CVaR(tail=0.5))

@@ -43,7 +43,7 @@ def simplex(rule, u):
     chosen = rule.choose(u, beta=BETA)
     np.testing.assert_allclose(chosen.lottery.sum(-1), 1, atol=1e-9)
     assert (chosen.lottery[u.reference == 0] == 0).all()
-    assert chosen.weights is None and chosen.name == rule.kind
+    assert chosen.weights is None and chosen.name == rule.name
     assert 0 <= chosen.certificate.gap and chosen.certificate.tv_bound <= 1e-3
     assert np.isfinite(chosen.log_ratio()).all()
 

@@ -35,3 +35,18 @@ def test_what_they_do_not_take(text, message):
     with pytest.raises(InputError, match=message):
         config.parse(TABLE + text)
     config.parse(TABLE + "rules: [{kind: nash}, {kind: nash-lottery}]\nrisk: {kind: cvar}")
+
+
+def test_a_rule_with_other_numbers_has_another_name():
+    """So that one experiment may hold both."""
+    rules = [
+        choice.Gini(),
+        choice.Gini(3),
+        choice.AlphaFair(0.5),
+        choice.Positional((3.0, 1.0, 0.0)),
+        choice.Leximin(4),
+    ]
+    rules += [choice.PrefVoting("minimax"), choice.MaximalLottery(entropy=True)]
+    named = ["gini", "gini-3", "alpha-fair-0.5", "positional-3-1-0", "leximin-4", "pref-voting-minimax"]
+    assert [rule.name for rule in rules] == [*named, "maximal-lottery-entropy"]
+    assert [rule.kind for rule in rules[:2]] == ["gini", "gini"]
