@@ -262,10 +262,10 @@ def test_who_cannot_decide_is_named_with_the_reason_and_the_others_do(make):
     u = make(seed=8)
     rules = [Odd(), choice.Borda(), Stated(inner=True), Careless(), choice.Approval(top=2)]
     found = choice.decisions(rules, u)
-    assert [d.name for d in found.rules] == ["borda", "approval"]
-    assert set(found.reasons) == {"odd", "stated", "careless"}
+    assert [d.name for d in found.rules] == ["borda", "approval-2"]
+    assert set(found.reasons) == {"odd", "stated-inner", "careless"}
     assert "what odd decides in one draw alone is not known" in found.reasons["odd"]
-    assert "variables of its own" in found.reasons["stated"]
+    assert "variables of its own" in found.reasons["stated-inner"]
     assert "positive = True" in found.reasons["careless"]
     for rule in (Odd(), Stated(inner=True), Careless()):
         with pytest.raises(InputError, match=r"odd|stated|careless"):
@@ -277,7 +277,7 @@ def test_who_cannot_decide_is_named_with_the_reason_and_the_others_do(make):
 def test_what_is_no_question_is_refused(make):
     u = make()
     with pytest.raises(InputError, match="name each once"):
-        choice.decisions([choice.Approval(top=1), choice.Approval(top=2)], u)
+        choice.decisions([choice.Approval(top=2), choice.Approval(top=2)], u)
     with pytest.raises(InputError, match="enough is 0"):
         choice.decide(choice.Borda(), u, enough=0.0)
     with pytest.raises(InputError, match="at least one"):
