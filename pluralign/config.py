@@ -164,7 +164,7 @@ class Experiment:
         draws: posterior draws that enter the rules.
         enough: the data decide on a prompt if some candidate wins with at least this probability.
         policy: how policies are trained; none trains nothing.
-        train: names of the rules that policies are trained for: the kind, and whatever is not as usual, such as `gini-3`.
+        train: names of the rules that policies are trained for: the kind, and what is not as usual, such as `gini-3`.
         sampling: how trained policies are measured.
         groups: annotator attribute by which the report tells who gains and who loses.
         seed: of everything random.
