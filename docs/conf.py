@@ -27,6 +27,8 @@ bibtex_reference_style = "author_year"
 
 myst_enable_extensions = ["dollarmath", "amsmath", "deflist", "colon_fence"]
 nb_execution_mode = "cache"
+# Its data are not in the repository; tests run it again where they are.
+nb_execution_excludepatterns = ["choosing.ipynb"]
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
