@@ -22,6 +22,7 @@ from pluralign.types import Choice, Utilities
 
 Approved = Bool[np.ndarray, "ballot candidate"]
 NEAR = 1e-6  # of optimality: relative to welfare's slope, and to a voter's chance
+SLACK = 1e-8  # of a voter's chance, so that what one program found is still possible in the next
 SMALL = 1e-3  # a chance that may be 0
 STEPS = 1000  # at most
 
@@ -135,18 +136,19 @@ def leximin(utility: Float[np.ndarray, "voter candidate"]) -> Float[np.ndarray, 
         found = linprog(
             np.append(np.zeros(candidates), -1.0),
             A_ub=table,
-            b_ub=np.where(free, 0, -held + 1e-11),
+            b_ub=np.where(free, 0, -held + SLACK),
             A_eq=np.append(np.ones(candidates), 0.0)[None],
             b_eq=[1.0],
             bounds=[(0, None)] * candidates + [(None, None)],
             method="highs",
+            options={"primal_feasibility_tolerance": SLACK / 100, "dual_feasibility_tolerance": SLACK / 100},
         )
         tight = free & (found.ineqlin.marginals < -1e-9) if found.status == 0 else free & False
         if not tight.any():
             raise SolveError(f"egalitarian-lottery was not solved: {found.message}")
         held[tight] = found.x[-1]
     p = cp.Variable(candidates, nonneg=True)
-    rows: list[Any] = [cp.sum(p) == 1, cp.Constant(utility) @ p >= held - 1e-9]
+    rows: list[Any] = [cp.sum(p) == 1, cp.Constant(utility) @ p >= held - SLACK]
     lottery = _solved(cp.Problem(cp.Minimize(cp.sum_squares(p)), rows), p)
     if not (utility @ lottery >= held - NEAR).all():
         raise SolveError("egalitarian-lottery was not solved: its last program gave someone less than the others do.")

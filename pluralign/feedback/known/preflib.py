@@ -25,6 +25,7 @@ def _entry(
     home: str,
     licence: str,
     cite: str = "",
+    note: str = "",
 ) -> Entry:
     return Entry(
         name=f"preflib-{name}",
@@ -34,7 +35,7 @@ def _entry(
         citation=f"{cite}{LIBRARY}",
         mapping="Each ballot is a choice (a ranking) or, for approvals, a grade of every alternative, as the source "
         "`preflib` reads them; every voter is an annotator with one ballot, so that nothing can be learned of what one "
-        "of them wants beyond it.",
+        f"of them wants beyond it.{note}",
         files=tuple(
             File(file, github(*SOURCE, f"datasets/{path}/{file}") if path else None, sha256)
             for file, sha256 in sums.items()
@@ -75,6 +76,9 @@ PREFLIB = (
         licence="research only, no redistribution",
         cite="Toshihiro Kamishima, Nantonac Collaborative Filtering: Recommendation Based on Order Responses, KDD "
         "2003. ",
+        note=" The file's names seem to be one off: by them egg would be everyone's favourite. The survey numbers kinds "
+        "from 0, and its 0 (shrimp) is the file's 10, so that 7 is fatty tuna and 9 cucumber roll; what is read keeps "
+        "the file's names.",
     ),
     _entry(
         "french-approval",
