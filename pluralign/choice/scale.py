@@ -197,8 +197,8 @@ def rescale(utilities: Utilities, scale: AbstractScale) -> Utilities:
     """Return the same utilities on another scale; factored ones stay factored, unless it is `RankScale`.
 
     Args:
-        utilities: on any scale that is affine per draw and voter. Scales with a unit of their own do not compound, the last
-            one holds; `NoScale` moves the zero alone and leaves the unit that utilities come in.
+        utilities: on any scale that is affine per draw and voter. Scales with a unit of their own do not compound, the
+            last one holds; `NoScale` moves the zero alone and leaves the unit that utilities come in.
         scale: the new one.
 
     Raises:
