@@ -77,8 +77,8 @@ PREFLIB = (
         cite="Toshihiro Kamishima, Nantonac Collaborative Filtering: Recommendation Based on Order Responses, KDD "
         "2003. ",
         note=" The file's names seem to be one off: by them egg would be everyone's favourite. The survey numbers "
-        "kinds from 0, and its 0 (shrimp) is the file's 10, so that 7 is fatty tuna and 9 cucumber roll; what is read keeps "
-        "the file's names.",
+        "kinds from 0, and its 0 (shrimp) is the file's 10, so that 7 is fatty tuna and 9 cucumber roll; what is read "
+        "keeps the file's names.",
     ),
     _entry(
         "french-approval",
