@@ -11,16 +11,15 @@ chance constrained programs, section 3).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
 
 from pluralign.choice.risk import Mean, Risk
+from pluralign.choice.rows import combined, only, shifted
 from pluralign.errors import InputError
-from pluralign.types import Linear, Utilities
+from pluralign.types import Utilities
 
 
 class AbstractConstraint(ABC):
@@ -59,10 +58,14 @@ class Floor(AbstractConstraint):
                 "Floor(each='group') needs to know the voters' groups: give `groups` to choice.utilities (in a config: "
                 "`groups`), or use each='voter'."
             )
-        label = np.asarray(utilities.voters if self.each == "voter" else utilities.groups)
-        names = list(dict.fromkeys(label[utilities.mass > 0]))
-        share = np.stack([np.where(label == name, utilities.mass, 0) for name in names])
-        gained = combined(utilities, share / share.sum(1, keepdims=True), [f"floor: {name}" for name in names])
+        if self.each == "voter":
+            alone = only(utilities, utilities.mass > 0)
+            gained = replace(alone, voters=tuple(f"floor: {name}" for name in alone.voters or ()), groups=None)
+        else:
+            label = np.asarray(utilities.groups)
+            names = list(dict.fromkeys(label[utilities.mass > 0]))
+            share = np.stack([np.where(label == name, utilities.mass, 0) for name in names])
+            gained = combined(utilities, share / share.sum(1, keepdims=True), [f"floor: {name}" for name in names])
         return shifted(gained, self.eps - gained.expected(utilities.reference))
 
 
@@ -107,43 +110,3 @@ class Bound(AbstractConstraint):
         share = np.stack([sign * of.mass for sign, *_ in demands])
         rows = combined(of, share, [f"{self.name} {words} {limit:g}" for _, limit, words in demands])
         return shifted(rows, -np.array([[sign * float(limit) for sign, limit, _ in demands]]))
-
-
-def combined(utilities: Utilities, share: Float[np.ndarray, "row voter"], names: Sequence[str]) -> Utilities:
-    """Return rows that are `sum_voter share U`."""
-    value = utilities.value
-    if isinstance(value, Linear):
-        value = Linear(value.phi, np.einsum("rv,svf->srf", share, value.weights), value.offset @ share.T)
-    else:
-        value = np.einsum("rv,svxy->srxy", share, value, optimize=True)
-    mass = np.full(len(share), 1 / len(share))
-    return replace(utilities, value=value, mass=mass, voters=tuple(names), groups=None)
-
-
-def shifted(utilities: Utilities, by: Float[np.ndarray, "#draw #voter"]) -> Utilities:
-    """Return `U + by`."""
-    value = utilities.value
-    moved = (
-        Linear(value.phi, value.weights, value.offset + by)
-        if isinstance(value, Linear)
-        else value + np.broadcast_to(by, value.shape[:2])[..., None, None]
-    )
-    return replace(utilities, value=moved)
-
-
-def beside(utilities: Utilities, rows: Sequence[Utilities]) -> Utilities:
-    """Return the utilities with rows after their voters, as voters without mass."""
-    parts = (utilities, *rows)
-    values = [part.value for part in parts]
-    first = values[0]
-    if isinstance(first, Linear) and all(isinstance(v, Linear) and np.array_equal(v.phi, first.phi) for v in values):
-        linear = [v for v in values if isinstance(v, Linear)]
-        value = Linear(
-            first.phi, np.concatenate([v.weights for v in linear], 1), np.concatenate([v.offset for v in linear], 1)
-        )
-    else:
-        value = np.concatenate([part.dense() for part in parts], 1)
-    voters = tuple(name for part in parts for name in part.voters or ())
-    mass = np.append(utilities.mass, np.zeros(len(voters) - len(utilities.mass)))
-    groups = None if utilities.groups is None else (*utilities.groups, *voters[len(utilities.mass) :])
-    return replace(utilities, value=value, mass=mass, voters=voters, groups=groups)

@@ -9,10 +9,11 @@ import numpy as np
 from jaxtyping import Bool
 
 from pluralign.choice.bundle import Part, Table, Whole
-from pluralign.choice.constraint import AbstractConstraint, beside, combined, shifted
+from pluralign.choice.constraint import AbstractConstraint
 from pluralign.choice.program import AbstractObjective, Demanding, certainty, demanded, meet
 from pluralign.choice.risk import AbstractRisk
-from pluralign.choice.rule import MEAN, AbstractRule, only, priced, settled
+from pluralign.choice.rows import beside, combined, only, shifted
+from pluralign.choice.rule import MEAN, AbstractRule, priced, settled
 from pluralign.choice.scale import spread
 from pluralign.errors import InputError
 from pluralign.types import Choice, Utilities

@@ -9,9 +9,10 @@ import cvxpy as cp
 import numpy as np
 from jaxtyping import Float
 
-from pluralign.choice.constraint import AbstractConstraint, beside
+from pluralign.choice.constraint import AbstractConstraint
 from pluralign.choice.program import Cautious, Demanding, demanded, meet
 from pluralign.choice.risk import AbstractRisk, Mean
+from pluralign.choice.rows import beside, only
 from pluralign.choice.scale import AbstractScale, affine, measured, spread
 from pluralign.errors import InputError
 from pluralign.types import Certificate, Choice, Demand, Linear, LinearReward, Utilities
@@ -192,15 +193,3 @@ def settled(
         rows=demanded,
         prices=None if demanded is None else prices,
     )
-
-
-def only(utilities: Utilities, counts: np.ndarray) -> Utilities:
-    """Return the utilities of the voters for whom `counts` is True."""
-    value = utilities.value
-    if isinstance(value, Linear):
-        value = Linear(value.phi, value.weights[:, counts], value.offset[:, counts])
-    else:
-        value = value[:, counts]
-    voters = tuple(v for v, keep in zip(utilities.voters or (), counts, strict=True) if keep)
-    groups = utilities.groups and tuple(g for g, keep in zip(utilities.groups, counts, strict=True) if keep)
-    return replace(utilities, value=value, mass=utilities.mass[counts], voters=voters, groups=groups)
