@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from pluralign import artifacts
 from pluralign.errors import InputError, TrainError
-from pluralign.policy import DPO, dpo, sample, scoring
+from pluralign.policy import DPO, Loop, Lora, adapt, dpo, sample, scoring
 from pluralign.policy.candidates import Candidates
 from pluralign.policy.models import Pretrained
 from pluralign.types import Choice, Features, Feedback, Policy
@@ -18,7 +18,7 @@ from tests.policy.conftest import ANIMALS, RESPONSES, by_hand, make_choice, make
 
 rng = np.random.default_rng(0)
 TILT = rng.normal(size=(len(ANIMALS), len(RESPONSES)))
-quick = {"steps": 10, "batch": 4, "learning_rate": 1e-2, "rank": 4, "checkpoint_every": 3}
+quick = {"steps": 10, "batch": 4, "learning_rate": 1e-2, "lora": Lora(rank=4), "loop": Loop(checkpoint_every=3)}
 
 
 def curve(policy: Policy):
@@ -45,7 +45,7 @@ def normalised(weights):
 @pytest.mark.parametrize("beta", [0.5, 1.0])
 def test_training_reaches_the_tilted_reference_on_a_finite_set(tiny, votes, tmp_path, beta):
     """pi = pi_ref exp(r / beta) / Z within total variation 0.02, pi_ref being the language model's own."""
-    train = DPO(tiny, beta=beta, rank=16, targets=None, learning_rate=1e-2, steps=200, batch=16)
+    train = DPO(tiny, beta=beta, lora=Lora(rank=16, targets=None), learning_rate=1e-2, steps=200, batch=16)
     policy = train.train(make_choice(TILT), votes, make_features(votes), tmp_path)
     network, form = tiny.load()
     reference = normalised(on_candidates(network, form, votes))
@@ -69,7 +69,7 @@ def test_the_anchor_keeps_probability_on_the_candidates(tiny, votes, tmp_path):
     total, leak, samples = {}, {}, {}
     prompts = list(dict.fromkeys(votes.items["prompt"]))
     for anchor in (0.0, 0.3):
-        train = DPO(tiny, anchor=anchor, targets=None, learning_rate=2e-2, steps=80, batch=8)
+        train = DPO(tiny, anchor=anchor, lora=Lora(targets=None), learning_rate=2e-2, steps=80, batch=8)
         policy = train.train(make_choice(tilt), votes, make_features(votes), tmp_path / str(anchor))
         network, form = tiny.load()
         total[anchor] = on_candidates(PeftModel.from_pretrained(network, str(policy.adapter)), form, votes).sum(1)
@@ -100,7 +100,7 @@ def test_before_the_first_step_the_policy_is_the_reference(tiny, votes, tmp_path
 def test_accumulation_gives_the_curve_of_a_large_batch(tiny, votes, tmp_path):
     runs = [
         DPO(tiny, **(quick | shape)).train(make_choice(TILT), votes, make_features(votes), tmp_path / str(i))
-        for i, shape in enumerate(({"batch": 8}, {"batch": 1, "accumulation": 8}, {"batch": 1, "accumulation": 7}))
+        for i, shape in enumerate(({"batch": 8}, {"batch": 1, "loop": Loop(8)}, {"batch": 1, "loop": Loop(7)}))
     ]
     large, small, other = ([[record[k] for k in ("loss", "kl", "grad_norm")] for record in curve(run)] for run in runs)
     np.testing.assert_allclose(small, large, rtol=2e-3, atol=1e-6)
@@ -118,7 +118,7 @@ def test_the_same_seed_gives_the_same_curve_and_another_seed_another(tiny, votes
 
 @pytest.mark.parametrize("killed_at", [2, 8])  # before and after the first checkpoint
 def test_a_killed_run_goes_on_where_it_was(tiny, votes, tmp_path, monkeypatch, killed_at):
-    train = DPO(tiny, dropout=0.2, **quick)
+    train = DPO(tiny, **(quick | {"lora": Lora(rank=4, dropout=0.2)}))
     inputs = make_choice(TILT), votes, make_features(votes)
     whole = train.train(*inputs, tmp_path / "whole")
 
@@ -147,7 +147,7 @@ def test_a_killed_run_goes_on_where_it_was(tiny, votes, tmp_path, monkeypatch, k
 
 def test_a_checkpoint_of_other_inputs_is_not_taken_up(tiny, votes, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(dpo, "_save_adapter", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(adapt, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             DPO(tiny, **quick).train(make_choice(TILT), votes, make_features(votes), tmp_path)
     assert (tmp_path / "policies/nash/checkpoint/state.pt").is_file()
@@ -161,7 +161,9 @@ def test_a_finished_run_is_returned_at_once_and_another_is_trained(tiny, votes, 
     first = DPO(tiny, **quick).train(*inputs, tmp_path)
     monkeypatch.setattr(Pretrained, "load", lambda _: pytest.fail("a model was loaded"))
     assert DPO(tiny, **quick).train(*inputs, tmp_path) == first
-    assert DPO(tiny, **(quick | {"checkpoint_every": 5})).train(*inputs, tmp_path) == first  # no part of the result
+    assert (
+        DPO(tiny, **(quick | {"loop": Loop(checkpoint_every=5)})).train(*inputs, tmp_path) == first
+    )  # no part of the result
     moved = tmp_path.rename(tmp_path.with_name("moved"))
     assert DPO(tiny, **quick).train(*inputs, moved).adapter == moved / "policies/nash/adapter"
     for train, chosen in (
@@ -173,14 +175,14 @@ def test_a_finished_run_is_returned_at_once_and_another_is_trained(tiny, votes, 
 
 
 def test_the_adapter_works_in_plain_peft(tiny, votes, tmp_path, monkeypatch):
-    kept, save = {}, dpo._save_adapter
+    kept, save = {}, adapt.write
 
-    def save_and_score(model, form, path):
-        save(model, form, path)
+    def save_and_score(model, form, path, state):
+        save(model, form, path, state)
         kept["rows"] = candidate_rows(form, votes)
         kept["scores"] = scoring.score(model, kept["rows"], 4)
 
-    monkeypatch.setattr(dpo, "_save_adapter", save_and_score)
+    monkeypatch.setattr(adapt, "write", save_and_score)
     policy = DPO(tiny, **quick).train(make_choice(TILT), votes, make_features(votes), tmp_path)
     base = AutoModelForCausalLM.from_pretrained(tiny.path)
     of_base = [by_hand(base, row) for row in kept["rows"]]
@@ -284,7 +286,7 @@ def test_a_choice_of_other_votes_is_refused(tiny, votes, tmp_path):
 
 def test_layers_that_are_not_there_are_named_with_those_that_are(tiny, votes, tmp_path):
     with pytest.raises(InputError, match=r"attn.*linear layers are \['down_proj', 'gate_proj', .*'q_proj'"):
-        DPO(tiny, targets=("attn",)).train(make_choice(TILT), votes, make_features(votes), tmp_path)
+        DPO(tiny, lora=Lora(targets=("attn",))).train(make_choice(TILT), votes, make_features(votes), tmp_path)
 
 
 def test_texts_too_long_for_the_model_are_refused(tiny, tmp_path):
@@ -295,11 +297,20 @@ def test_texts_too_long_for_the_model_are_refused(tiny, tmp_path):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"beta": 0.0}, {"steps": 0}, {"dropout": 1.0}, {"warmup": 1.5}, {"seed": -1}, {"learning_rate": float("nan")}],
+    [{"beta": 0.0}, {"steps": 0}, {"seed": -1}, {"learning_rate": float("nan")}],
 )
 def test_a_value_out_of_range_is_named(changes):
     with pytest.raises(InputError, match=f"{next(iter(changes))} is"):
         DPO("x", **changes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [(Lora, "rank", 0), (Lora, "dropout", 1.0), (Loop, "warmup", 1.5), (Loop, "accumulation", 0)],
+)
+def test_a_value_out_of_range_of_a_part_is_named(kind, name, value):
+    with pytest.raises(InputError, match=f"{kind.kind}.{name} is {value}"):
+        kind(**{name: value})
 
 
 @pytest.mark.parametrize(
