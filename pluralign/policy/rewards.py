@@ -47,10 +47,12 @@ class Scored:
     Attributes:
         total: the reward, in units of the choice's welfare.
         parts: by name, each in its own unit; NaN = missing.
+        phi: features of the responses.
     """
 
     total: Column
     parts: dict[str, Column]
+    phi: Float[np.ndarray, "response feature"]
 
     def means(self) -> dict[str, float]:
         """Return the mean of each part over responses that have it; a part that none has is left out."""
@@ -143,16 +145,20 @@ class Rewards:
             self._fits(name, weights)
         self._reward: LinearReward | CautiousReward | None = None
         if chosen.reward is not None:
-            self.follow(chosen.reward)
+            self.follow(chosen)
 
-    def follow(self, reward: LinearReward | CautiousReward) -> None:
-        """Take another reward on the same features, such as one whose weights of voters follow a policy that moves.
+    def follow(self, chosen: Choice) -> None:
+        """Take the reward of another choice on the same features, whose weights of voters follow a policy that moves.
+
+        Nothing else changes: neither the candidates that stand for the reference, nor groups, nor terms.
 
         Raises:
-            InputError: it is of other features.
+            InputError: it has no reward, or one of other features.
         """
-        self._fits("the reward", reward.weights)
-        self._reward = reward
+        if chosen.reward is None:
+            raise InputError(f"{chosen.name} has no reward to follow; a win rate needs no new one.")
+        self._fits("the reward", chosen.reward.weights)
+        self._reward = chosen.reward
 
     def __call__(self, prompts: Sequence[str], responses: Sequence[str]) -> Scored:
         """Return what responses are worth; those to the same prompt are a group.
@@ -164,7 +170,7 @@ class Rewards:
         if len(prompts) != len(responses):
             raise InputError(f"{len(prompts)} prompts for {len(responses)} responses; pass one prompt per response.")
         if not len(responses):
-            return Scored(np.zeros(0), {})
+            return Scored(np.zeros(0), {}, np.zeros((0, len(self._phi.names))))
         phi = self._encode(prompts, responses)
         groups = _grouped(prompts)
         parts = self._rule(phi, groups)
@@ -180,7 +186,7 @@ class Rewards:
             price = term.weight + sum(sign * self.multipliers[name] for name, (sign, _) in term.limits.items())
             if price:
                 total += price * filled(column, groups)
-        return Scored(total, parts)
+        return Scored(total, parts, phi)
 
     def learn(self, prompts: Sequence[str], responses: Sequence[str]) -> None:
         """Say what the reference writes on prompts that are not the choice's, each response as likely as the others.

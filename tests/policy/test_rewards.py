@@ -13,7 +13,7 @@ from pluralign.errors import InputError, TrainError
 from pluralign.policy.duels import AgainstLottery, AgainstReference, AgainstWinner, Ballots, SelfPlay
 from pluralign.policy.rewards import Rewards
 from pluralign.policy.terms import Term
-from pluralign.types import Features, Linear, Utilities
+from pluralign.types import Features, Linear, LinearReward, Utilities
 from tests.policy.conftest import make_feedback
 
 PROMPTS = ("ask one", "ask two", "ask three")
@@ -261,6 +261,7 @@ def test_terms_add_up():
     np.testing.assert_allclose(scored.parts["term/care"], care)
     np.testing.assert_allclose(scored.parts["term/told"], length)
     np.testing.assert_allclose(scored.parts["rule"], plain.total)
+    np.testing.assert_array_equal(scored.phi, phi.phi)
 
 
 def test_what_is_missing_gives_no_advantage():
@@ -375,10 +376,12 @@ def test_a_reward_can_be_replaced():
     votes, phi, utilities = problem(18)
     one, two = (choice.Utilitarian().choose(replace(utilities, mass=m)) for m in np.eye(4)[:2])
     rewards = Rewards.of(one, votes, phi, NOTHING)
-    rewards.follow(two.reward)
+    rewards.follow(two)
     np.testing.assert_allclose(rewards(*texts(votes)).total, Rewards.of(two, votes, phi, NOTHING)(*texts(votes)).total)
     with pytest.raises(InputError, match="pass the phi"):
-        rewards.follow(replace(two.reward, weights=np.ones(2)))
+        rewards.follow(replace(two, reward=LinearReward(np.ones(2))))
+    with pytest.raises(InputError, match="no reward to follow"):
+        rewards.follow(choice.Borda().choose(utilities))
 
 
 def test_what_has_no_reward_for_new_responses():
