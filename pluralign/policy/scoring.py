@@ -20,10 +20,12 @@ class Read(NamedTuple):
     Attributes:
         log_probs: `log pi(token | all before it)`, in nats, at least float32; 0 where a token does not count.
         hidden: last hidden state at the place before each token, the one that predicts it.
+        values: what the scorer's value head makes of `hidden`; None if it has none.
     """
 
     log_probs: Float[Tensor, "row token"]
     hidden: Float[Tensor, "row token width"]
+    values: Float[Tensor, "row token"] | None = None
 
 
 class Scorer(torch.nn.Module):
@@ -36,14 +38,15 @@ class Scorer(torch.nn.Module):
 
     Args:
         model: of transformers, or peft's wrapper of one, on its device and with its adapter.
+        head: from a hidden state to a number, in its own dtype, for a critic.
 
     Raises:
         InputError: the model has no output layer.
     """
 
-    def __init__(self, model: Any):
+    def __init__(self, model: Any, head: torch.nn.Module | None = None):
         super().__init__()
-        self.model = model
+        self.model, self.critic = model, head
         self.repeats = self._repeats()
 
     def forward(
@@ -72,7 +75,7 @@ class Scorer(torch.nn.Module):
         if self.repeats and type(head) is torch.nn.Linear and not head.weight.requires_grad:
             hidden = _inner(self.model).base_model(**inputs, use_cache=False).last_hidden_state[:, -length - 1 : -1]
             found = kernel.token_log_probs(hidden[wanted], head.weight, head.bias, tokens[wanted])
-            return Read(found.new_zeros(wanted.shape).index_put((wanted,), found), hidden)
+            return Read(found.new_zeros(wanted.shape).index_put((wanted,), found), hidden, self._values(hidden))
         # peft's wrapper hides the signature of the model inside
         if "logits_to_keep" in inspect.signature(_inner(self.model).forward).parameters:
             inputs["logits_to_keep"] = length + 1
@@ -82,7 +85,11 @@ class Scorer(torch.nn.Module):
         if not seen:
             raise InputError(f"{type(_inner(self.model)).__name__} does not use its output layer to predict.")
         found = losses.token_log_probs(logits[:, -length - 1 : -1], tokens, wanted)
-        return Read(found, seen[0][:, -length - 1 : -1])
+        hidden = seen[0][:, -length - 1 : -1]
+        return Read(found, hidden, self._values(hidden))
+
+    def _values(self, hidden: Float[Tensor, "row token width"]) -> Float[Tensor, "row token"] | None:
+        return self.critic(hidden.to(next(self.critic.parameters()).dtype)).squeeze(-1) if self.critic else None
 
     def _head(self) -> Any:
         head = _inner(self.model).get_output_embeddings()
@@ -129,7 +136,8 @@ def read(model: Any, rows: Sequence[Row]) -> tuple[Read, Bool[Tensor, "row token
     """
     seen, index, mask = _pass(model, rows)
     hidden = seen.hidden.gather(1, index[:, :, None].expand(-1, -1, seen.hidden.shape[-1]))
-    return Read(seen.log_probs.gather(1, index) * mask, hidden), mask
+    values = seen.values.gather(1, index) * mask if seen.values is not None else None
+    return Read(seen.log_probs.gather(1, index) * mask, hidden, values), mask
 
 
 def token_log_probs(model: Any, rows: Sequence[Row]) -> tuple[Float[Tensor, "row token"], Bool[Tensor, "row token"]]:
