@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
-from transformers import GenerationConfig
 
 from pluralign.errors import InputError
+from pluralign.policy import rollout
 from pluralign.policy.models import Pretrained, bar, quiet
 
 
@@ -53,40 +53,12 @@ def sample(
     if adapter is not None and not (Path(adapter) / "adapter_config.json").is_file():
         raise InputError(f"{adapter} holds no adapter (adapter_config.json is missing); was its training finished?")
     network, form = base.load()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    options = (
-        {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-        if temperature
-        else {"do_sample": False}
-    )
-    padding = form.tokenizer.pad_token_id
-    config = GenerationConfig(
-        max_new_tokens=max_tokens,
-        eos_token_id=list(form.stops),
-        pad_token_id=form.stops[0] if padding is None else padding,
-        **options,
-    )
     asked = [form.prompt(text, max_prompt_tokens) for text in prompts]
-    rows = [i for i in range(len(asked)) for _ in range(n)]
-    written: list[list[str]] = [[] for _ in asked]
-    with torch.random.fork_rng(), torch.inference_mode(), bar("samples", len(rows)) as advance:
+    with bar("samples", len(asked) * n) as advance:
         if adapter is not None:
             with quiet():
                 network = PeftModel.from_pretrained(network, str(adapter)).eval()
-        network = network.to(device)
-        torch.manual_seed(seed)
-        for start in range(0, len(rows), batch):
-            group = rows[start : start + batch]
-            width = max(len(asked[i]) for i in group)
-            padded = [(0,) * (width - len(asked[i])) + asked[i] for i in group]
-            mask = [(0,) * (width - len(asked[i])) + (1,) * len(asked[i]) for i in group]
-            output = network.generate(
-                input_ids=torch.tensor(padded, device=device),
-                attention_mask=torch.tensor(mask, device=device),
-                generation_config=config,
-            )
-            for i, ids in zip(group, output[:, width:].tolist(), strict=True):
-                stop = next((k for k, token in enumerate(ids) if token in form.stops), len(ids))
-                written[i].append(form.text(ids[:stop]))
-            advance(len(group))
-    return written
+        network = network.to("cuda" if torch.cuda.is_available() else "cpu")
+        generator = torch.Generator().manual_seed(seed)
+        written = rollout.write(network, form, asked, n, max_tokens, temperature, generator, batch, advance)
+    return [[form.read(row) for row in rows] for rows in written]

@@ -107,6 +107,11 @@ class Format:
         """Return what a model wrote, without special tokens and without space at its ends."""
         return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False).strip()
 
+    def read(self, row: Row) -> str:
+        """Return the text of a response, up to the token that ends it."""
+        stop = next((k for k, token in enumerate(row.response) if token in self.stops), len(row.response))
+        return self.text(row.response[:stop])
+
     def _render(self, text: str) -> tuple[int, ...]:
         if self.tokenizer.chat_template:
             return _ids(self.tokenizer, _chat(self.tokenizer, text))
