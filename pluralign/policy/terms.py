@@ -28,7 +28,7 @@ class Term:
     Args:
         name: in metrics, as `term/NAME` and `multiplier/NAME at least` (or `at most`).
         source: a function `(prompts, responses) -> scores` of whole lists, which gives None for what it cannot score
-            (a `policy.Classifier` is one); or the `Utilities` of one objective, meant over draws and voters.
+            (a `classifier.Classifier` is one); or the `Utilities` of one objective, meant over draws and voters.
         weight: of the score in the reward, in units of welfare per unit of score.
         at_least: the least that its mean may be under the policy.
         at_most: the most.
