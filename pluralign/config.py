@@ -64,7 +64,7 @@ from pluralign.errors import InputError
 from pluralign.features import Concatenate, Encoder, FineTuned, Items, Lexicon, RandomFourier, Scorers, judged
 from pluralign.feedback import ByAnnotator, ByJudgement, ByPrompt, ByTime, Community, Population, Several, holdout
 from pluralign.feedback.several import Part
-from pluralign.policy import DPO
+from pluralign.policy import DPO, PPO
 from pluralign.reward import NUTS, SVI, Gibbs, Hierarchical, Laplace, VariationalEM
 from pluralign.reward import Population as Model
 from pluralign.types import Choices, Feedback, Grades
@@ -85,6 +85,7 @@ LinearRule = LCPO | LeximaxPlurality | LinearKemeny
 Rule = Annotated[
     Welfare | Ranked | Robust | Ordinal | Condorcet | PrefVoting | Randomised | LinearRule, Field(discriminator="kind")
 ]
+Rewarding = AbstractWelfare | Leximin | LinearRule | Borda | MaximalLottery  # have a reward for new responses
 Risk = Annotated[AnyRisk, Field(discriminator="kind")]
 
 
@@ -163,8 +164,10 @@ class Experiment:
             loss on one is made good on another (see `choice.each_prompt`).
         draws: posterior draws that enter the rules.
         enough: the data decide on a prompt if some candidate wins with at least this probability.
-        policy: how policies are trained; none trains nothing.
+        policy: how policies are trained on the candidates; none trains nothing.
         train: names of the rules that policies are trained for: the kind, and what is not as usual, such as `gini-3`.
+        online: how policies are trained on what they write themselves.
+        train_online: names of the rules that policies are trained for online; they are told as `NAME-ppo`.
         sampling: how trained policies are measured.
         groups: annotator attribute by which the report tells who gains and who loses.
         seed: of everything random.
@@ -187,6 +190,8 @@ class Experiment:
     enough: float = 0.5
     policy: DPO | None = None
     train: tuple[str, ...] = ()
+    online: PPO | None = None
+    train_online: tuple[str, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
     groups: str | None = None
     seed: int = 0
@@ -217,7 +222,7 @@ class Experiment:
             )
         if self.constraints and self.scope == "prompt":
             raise InputError("constraints are about all prompts together; with `scope: prompt` there is no such thing.")
-        if isinstance(self.scale, RankScale) and self.train:
+        if isinstance(self.scale, RankScale) and (self.train or self.train_online):
             raise InputError(
                 "scale is rank, on which only judged responses have a place, so no policy can be measured on it; use "
                 "`scale: {kind: std}` or range, or train nothing."
@@ -227,13 +232,21 @@ class Experiment:
                 "population says `rake: true`, but a pooled reward has one voter, for whom annotators' weights mean "
                 "nothing; use `reward: {kind: hierarchical}`, or do not rake."
             )
-        for name in self.train:
-            if name not in names:
-                raise InputError(f"train names {name!r}, which is not among the rules {names}.{_near(name, names)}")
-        if self.train and self.policy is None:
-            raise InputError(
-                f"train names {list(self.train)} but there is no policy; add `policy: {{kind: dpo, ...}}`."
-            )
+        for key, given, how in (("train", self.train, self.policy), ("train_online", self.train_online, self.online)):
+            for name in given:
+                if name not in names:
+                    raise InputError(f"{key} names {name!r}, which is not among the rules {names}.{_near(name, names)}")
+            if given and how is None:
+                what = "policy: {kind: dpo, ...}" if key == "train" else "online: {kind: ppo, ...}"
+                raise InputError(f"{key} names {list(given)} but there is no {what.split(':')[0]}; add `{what}`.")
+        for rule in self.rules:
+            if rule.name in self.train_online and not isinstance(rule, Rewarding):
+                raise InputError(
+                    f"train_online names {rule.name}, which only has a lottery over candidates and no reward for new "
+                    "responses; name it in `train` instead, where the loss `{kind: distil}` learns the lottery."
+                )
+        if self.train_online and self.scope == "prompt" and self.online is not None and self.online.reestimate:
+            raise InputError("online.reestimate asks a rule about all prompts together; set it to 0, or scope: global.")
 
     def split(self, votes: Feedback) -> tuple[Feedback, Feedback]:
         """Return what the posterior is fitted to and what it is scored on."""

@@ -9,7 +9,7 @@ stages that depend on it, and a run that was killed goes on at the stage where i
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -123,6 +123,10 @@ def run(experiment: Experiment, out: str | Path, console: Console | None = None)
         lambda: choice.decisions(e.rules, utilities, e.enough, PATIENCE),
     )
     trained = {name: _train(e, choices[name], votes, phi, folder, console) for name in e.train}
+    for rule in e.rules:
+        if rule.name in e.train_online:
+            made = _train_online(e, rule, choices[rule.name], posterior, votes, phi, folder, console)
+            trained[f"{rule.name}-ppo"] = made
     key = artifacts.digest(key, e.sampling, [artifacts.hash_of(folder / "policies" / n / "policy") for n in trained])
     stages.run(
         "evaluation", Evaluation, key, lambda: _evaluate(e, scores, posterior, votes, phi, unseen, trained, folder)
@@ -294,11 +298,46 @@ def _truth(truth: Truth, votes: Feedback) -> RewardPosterior:
 
 def _train(e: Experiment, chosen: Choice, votes: Feedback, phi: Features, folder: Path, console: Console) -> Policy:
     assert e.policy is not None  # Experiment checked it
-    console.print(f"[bold]policies/{chosen.name}[/bold] ...")
+    how = e.policy
+    return _timed(f"policies/{chosen.name}", console, lambda: how.train(chosen, votes, phi, out=folder))
+
+
+def _train_online(
+    e: Experiment,
+    rule: Rule,
+    chosen: Choice,
+    posterior: RewardPosterior,
+    votes: Feedback,
+    phi: Features,
+    folder: Path,
+    console: Console,
+) -> Policy:
+    """Train on the policy's own responses; objectives stand beside the rule's reward, and their limits are kept."""
+    assert e.online is not None  # Experiment checked it
+    how, limits = e.online, [c for c in e.constraints if isinstance(c, config.Limit)]
+    floors = tuple(c for c in e.constraints if not isinstance(c, config.Limit))
+
+    def objective(weights: Mapping[str, float]) -> Utilities:
+        return choice.utilities(posterior, phi, scale=choice.NoScale(), draws=e.draws, objectives=weights)
+
+    told = [policy.Term(name, objective({name: 1.0})) for name in e.objectives or {} if len(e.objectives or {}) > 1]
+    told += [policy.Term(", ".join(c.objectives), objective(c.objectives), 0.0, c.at_least, c.at_most) for c in limits]
+
+    def again(utilities: Utilities, beta: float) -> Choice:
+        return _choose(replace(e, beta=beta), rule, utilities, floors)
+
+    def train() -> Policy:
+        return how.train(chosen, votes, phi, e.features, folder, again if how.reestimate else None, told)
+
+    return _timed(f"policies/{chosen.name}-ppo", console, train)
+
+
+def _timed(name: str, console: Console, make: Callable[[], Policy]) -> Policy:
+    console.print(f"[bold]{name}[/bold] ...")
     start = time.perf_counter()
-    trained = e.policy.train(chosen, votes, phi, out=folder)
-    console.print(f"{'policies/' + chosen.name:<28} {time.perf_counter() - start:.1f} s")
-    return trained
+    made = make()
+    console.print(f"{name:<28} {time.perf_counter() - start:.1f} s")
+    return made
 
 
 def _evaluate(
@@ -314,11 +353,12 @@ def _evaluate(
     """Sample from the base model and from every policy; score the samples by every voter's utility."""
     if not trained:
         return scores
-    assert e.policy is not None
+    how = e.policy or e.online
+    assert how is not None
     text = {int(i): p for i, p in zip(votes.prompt_id, votes.items["prompt"], strict=True)}
     asked = [text[p] for p in prompts]
     n, options = e.sampling.responses, {"max_tokens": e.sampling.max_tokens, "temperature": e.sampling.temperature}
-    model = policy.resolve(e.policy.model, votes, folder, e.policy.seed)
+    model = policy.resolve(how.model, votes, folder, how.seed)
     written = {
         name: policy.sample(model, asked, n=n, seed=e.seed, adapter=adapter, **options)
         for name, adapter in {"base model": None, **{name: p.adapter for name, p in trained.items()}}.items()

@@ -4,7 +4,25 @@ from pluralign.policy import losses
 from pluralign.policy.adapt import Lora
 from pluralign.policy.dpo import DPO
 from pluralign.policy.models import AbstractModel, Pretrained, Scratch, resolve
+from pluralign.policy.online import Critic, LeaveOneOut, Normalised
+from pluralign.policy.ppo import PPO
 from pluralign.policy.sampling import sample
+from pluralign.policy.terms import Term
 from pluralign.policy.training import Loop
 
-__all__ = ["DPO", "AbstractModel", "Loop", "Lora", "Pretrained", "Scratch", "losses", "resolve", "sample"]
+__all__ = [
+    "DPO",
+    "PPO",
+    "AbstractModel",
+    "Critic",
+    "LeaveOneOut",
+    "Loop",
+    "Lora",
+    "Normalised",
+    "Pretrained",
+    "Scratch",
+    "Term",
+    "losses",
+    "resolve",
+    "sample",
+]

@@ -206,6 +206,7 @@ class Critic(AbstractBaseline):
 
     def advantage(self, reward, price, value, mask, group):
         """Return what each token gained beyond what the critic expected."""
+        assert value is not None
         last = mask & ~torch.cat([mask[:, 1:], mask.new_zeros(len(mask), 1)], 1)
         return gae(last * reward[:, None] - price, value, mask, self.discount, self.trace)
 

@@ -227,27 +227,40 @@ def lapses(rows: list[Row], salt: str) -> str:
     return draw(2.6, paint, salt)
 
 
+CURVES = (("loss", "accuracy", "margin"), ("reward", "kl", "objective"))  # of DPO, of PPO; the last tells them apart
+
+
 def training(history: dict[str, list[Row]], rules: list[str], salt: str) -> str:
-    """Metrics of training, one panel each, one line per policy."""
-    have = {metric for records in history.values() for record in records for metric in record}
-    preferred = [metric for metric in ("loss", "margin", "accuracy") if metric in have]
-    metrics = preferred or sorted(have - {"step", "seconds"})[:3]
+    """Metrics of training, one panel each, one line per policy; a row for each way of training."""
+    rows = []
+    for known in CURVES:
+        these = {name: records for name, records in history.items() if any(known[-1] in r for r in records)}
+        if these:
+            rows.append((known, these))
+    rest = {name: records for name, records in history.items() if not any(name in these for _, these in rows)}
+    if rest:
+        have = {metric for records in rest.values() for record in records for metric in record}
+        rows.append((sorted(have - {"step", "seconds"})[:3], rest))
     colour = colours([*rules, *history])
 
     def paint(figure: Figure) -> None:
-        every = figure.subplots(1, len(metrics), squeeze=False)[0]
-        for axes, metric in zip(every, metrics, strict=True):
-            for name, records in history.items():
-                points = [(r.get("step", i), r[metric]) for i, r in enumerate(records, 1) if r.get(metric) is not None]
-                size = -(-len(points) // POINTS) or 1
-                blocks = [np.mean(points[i : i + size], axis=0) for i in range(0, len(points), size)]
-                x, y = zip(*blocks, strict=True) if blocks else ((), ())
-                axes.plot(x, y, color=colour[name], linewidth=1.4, marker="o" if len(blocks) == 1 else None)
-            axes.set_title(metric, loc="left", size=9, weight="bold")
-            axes.set_xlabel("step")
+        every = figure.subplots(len(rows), max(len(metrics) for metrics, _ in rows), squeeze=False)
+        for line, (metrics, these) in zip(every, rows, strict=True):
+            for axes in line[len(metrics) :]:
+                axes.set_axis_off()
+            for axes, metric in zip(line, metrics, strict=False):
+                for name, records in these.items():
+                    told = enumerate(records, 1)
+                    points = [(r.get("step", i), r[metric]) for i, r in told if r.get(metric) is not None]
+                    size = -(-len(points) // POINTS) or 1
+                    blocks = [np.mean(points[i : i + size], axis=0) for i in range(0, len(points), size)]
+                    x, y = zip(*blocks, strict=True) if blocks else ((), ())
+                    axes.plot(x, y, color=colour[name], linewidth=1.4, marker="o" if len(blocks) == 1 else None)
+                axes.set_title(metric, loc="left", size=9, weight="bold")
+                axes.set_xlabel("step")
         _legend(figure, {name: colour[name] for name in history})
 
-    return draw(2.5, paint, salt)
+    return draw(0.3 + 2.2 * len(rows), paint, salt)
 
 
 def _interval(axes: Axes, estimate: Row, y: float, colour: str, size: float = 5) -> None:
