@@ -1,31 +1,35 @@
-"""LoRA-DPO on pairs of candidates, with soft labels that come from the chosen rule. Read from top to bottom.
+"""Offline training of a LoRA adapter on slates of candidates. Read from top to bottom.
 
-The rule says how far the policy must move each candidate, `t = log(p* / pi_ref)` (`Choice.log_ratio`). A pair of
-candidates of one prompt gets the soft label `sigmoid(beta (t1 - t2))`, and the loss of `losses.dpo` is least where
-`pi ∝ pi_ref exp(t)` on the candidates. The reference is the same model with its adapter disabled; its
-log-probabilities are computed once and kept in the run folder.
+The policy is moved relative to a reference, the same model with its adapter disabled, whose log-probabilities are
+computed once and kept in the run folder. A step draws prompts and some candidates of each, a *slate* (two of them by
+default), and lowers a loss of their log-ratios `log(pi / pi_ref)`. What is composed:
 
-Pairs fix `log(pi / pi_ref)` up to a constant per prompt, and training spends that freedom badly: the probability of
-all candidates sinks together, and the policy writes something else (likelihood displacement, Razin et al. 2024). But
-the constant is known: with `t` normalised so that `E_reference[exp t] = 1`, the optimum has `log(pi / pi_ref) = t`.
-So each candidate is also paired with a standard whose log-ratio is 0 in the policy and in the target, by the same
-loss, with weight `anchor`. It is least at the same place and holds the level.
+- `labels` says what a slate is asked to become (`labels.py`): what the rule decided, `t = log(p* / pi_ref)`
+  (`Choice.log_ratio`), the same in every posterior draw, or recorded votes;
+- `loss` says how far it is from that (`losses.py`, where the formulas are): DPO and its relatives on pairs, or the
+  cross-entropy of a list. With labels of the rule DPO is least where `pi ∝ pi_ref exp(t)` on the candidates;
+- `reweigh` lets groups of voters count more while they are worse off (`reweigh.py`);
+- `anchor` is the weight of `losses.level`, which holds the constant per prompt that pairs and lists leave free.
 
-Every optimiser step writes one line to `metrics.jsonl`, means over the pairs of the step unless said otherwise:
+Every optimiser step writes one line to `metrics.jsonl`, means over the slates of the step unless said otherwise:
 
 - `step`: from 1.
-- `loss`: what is minimised, soft-label DPO loss with `anchor` times that of the level, in nats.
-- `excess`: DPO loss of the pairs less the entropy of their labels; 0 = all stand exactly where the rule wants them.
-- `drift`: `log(pi / pi_ref) - t` of the responses; far below 0 = probability leaks away from all candidates.
-- `accuracy`: share of pairs whose implicit reward `beta log(pi / pi_ref)` orders them as the rule does; pairs
-  that either holds equal count one half.
-- `margin`: implicit reward of the candidate that the rule prefers, less that of the other.
-- `target`: what `margin` is at the optimum, `beta |t1 - t2|`.
-- `kl`: divergence from the reference on the pair's candidates (`losses.pair_kl`), in nats.
+- `loss`: what is minimised, the loss and `anchor` times that of the level.
+- `excess`: the loss less the least that labels allow, without the level; 0 = all stand exactly where labels want them.
+- `drift`: `losses.slate_mass` less what is wanted of it; far below 0 = probability leaks away from all candidates.
+- `accuracy`: share of pairs whose implicit reward `beta s`, `s` the score that the loss reads log-ratios as, orders
+  them as the labels do; pairs that either holds equal count one half.
+- `margin`: implicit reward of the candidate that the labels prefer, less that of the other, in a pair.
+- `target`: what `margin` is at the optimum of DPO, the log odds of the label; at most 27.6, for hard labels.
+- `kl`: divergence from the reference on the slate's candidates (`losses.slate_kl`), in nats.
 - `grad_norm`: Euclidean norm of the gradient before clipping.
 - `learning_rate`: of this step.
 - `cut`: share of responses that were longer than `max_response_tokens` and lost their end.
 - `tokens_per_second`: prompt and response tokens trained on, by wall time.
+- `weight/GROUP`: with `reweigh`, how much the group counted in this step.
+- `utility/GROUP`: with `reweigh`, what the policy gives to the group on the candidates of the step's prompts, in the
+  units of the chosen scale (`reweigh.State.utility`).
+- `loss/GROUP`: with `GroupRobust`, the group's own loss.
 """
 
 import os
@@ -35,7 +39,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from pluralign import artifacts
@@ -43,7 +47,9 @@ from pluralign.errors import InputError, TrainError
 from pluralign.policy import losses, scoring
 from pluralign.policy.adapt import Lora
 from pluralign.policy.candidates import Candidates
+from pluralign.policy.labels import FromRule, FromVotes, Labels, LabelSource, Slates
 from pluralign.policy.models import Pretrained, Scratch, bar, resolve
+from pluralign.policy.reweigh import MaxMin, Reweighing, State
 from pluralign.policy.text import Format, Row
 from pluralign.policy.training import Loop, Training, keep_inputs, main_first
 from pluralign.types import Choice, Features, Feedback, Policy
@@ -51,32 +57,41 @@ from pluralign.types import Choice, Features, Feedback, Policy
 
 @dataclass(frozen=True)
 class DPO:
-    """Train a LoRA adapter by direct preference optimisation (Rafailov et al. 2023) with soft labels.
+    """Train a LoRA adapter by direct preference optimisation (Rafailov et al. 2023) and its relatives.
 
-    `L = -[p log sigmoid(beta h) + (1 - p) log sigmoid(-beta h)]`, `h` the difference of `log(pi / pi_ref)` between
-    two candidates of a prompt, `p = sigmoid(beta (t1 - t2))`, `t` the log-ratio that the rule asks for. Unlike in the
-    paper, labels come from the rule and not from a vote, and `beta` does not set how far the policy moves (the
+    By default `L = -[p log sigmoid(beta h) + (1 - p) log sigmoid(-beta h)]`, `h` the difference of `log(pi / pi_ref)`
+    between two candidates of a prompt, `p = sigmoid(beta (t1 - t2))`, `t` the log-ratio that the rule asks for. Unlike
+    in the paper, labels come from the rule and not from a vote, and `beta` does not set how far the policy moves (the
     `beta` of the rule does): it only sets how much weight pairs get that are far apart. To this comes, with weight
-    `anchor`, the same loss of each candidate against a standard that stays put, `h = log(pi / pi_ref)` and
-    `p = sigmoid(beta t)`, with `E_reference[exp t] = 1`: pairs alone say nothing of the level, and it would sink.
+    `anchor`, the same loss of the slate's mass, since pairs alone say nothing of the level, and it would sink.
 
     Args:
         model: hub name or folder; or `pretrained`, or `scratch`.
-        beta: sharpness of the loss, above 0; it does not move the optimum.
-        anchor: weight of the loss that holds the level; 0 = plain DPO.
+        loss: of a slate.
+        labels: what slates are asked to become.
+        reweigh: how groups of voters (the choice's `groups`; voters if there are none) are weighed; null = not at all.
+        beta: sharpness of the loss, above 0; with labels of the rule it does not move the optimum.
+        anchor: weight of the loss that holds the level; 0 = none. It moves no optimum if labels are of the rule or
+            slates hold all candidates.
+        slate: candidates of a prompt in one slate, at least 2; null = all. Recorded votes are always of two.
         lora: the adapter.
         learning_rate: at its peak; warms up, then falls linearly to 0.
         steps: optimiser steps.
-        batch: pairs in one pass, of all processes together; `batch * loop.accumulation` pairs make a step.
+        batch: slates in one pass, of all processes together; `batch * loop.accumulation` slates make a step.
         max_prompt_tokens: longer prompts lose words from their start.
         max_response_tokens: longer responses lose their end.
-        loop: how training runs; `max_grad_norm` is multiplied by beta^2, with which gradients near the optimum scale.
-        seed: of the adapter, of the order of pairs and of dropout.
+        loop: how training runs; `max_grad_norm` is multiplied by the loss's curvature (beta^2 for DPO), with which
+            gradients near the optimum scale.
+        seed: of the adapter, of the order of slates and of dropout.
     """
 
     model: str | Pretrained | Scratch
+    loss: losses.Loss = field(default_factory=losses.Logistic)
+    labels: LabelSource = field(default_factory=FromRule)
+    reweigh: Reweighing | None = None
     beta: float = 1.0
     anchor: float = 0.3
+    slate: int | None = 2
     lora: Lora = field(default_factory=Lora)
     learning_rate: float = 1e-3
     steps: int = 200
@@ -93,10 +108,23 @@ class DPO:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be above 0.")
         if not self.anchor >= 0:
             raise InputError(f"anchor is {self.anchor}; it must not be negative.")
+        if self.slate is not None and self.slate < 2:
+            raise InputError(f"slate is {self.slate}; a loss compares at least 2 candidates.")
         if self.seed < 0:
             raise InputError(f"seed is {self.seed}; it must not be negative.")
+        if isinstance(self.labels, FromVotes) and isinstance(self.loss, losses.Distil):
+            raise InputError("labels are votes, which are no lottery to distil; use a loss of pairs.")
+        if isinstance(self.labels, FromVotes) and isinstance(self.reweigh, MaxMin):
+            raise InputError("reweigh is maxmin, which mixes utilities; votes have none: use labels from the rule.")
 
-    def train(self, chosen: Choice, votes: Feedback, phi: Features, out: str | Path) -> Policy:
+    def train(
+        self,
+        chosen: Choice,
+        votes: Feedback,
+        phi: Features,
+        out: str | Path,
+        margin: Float[np.ndarray, " item"] | None = None,
+    ) -> Policy:
         """Train a policy for a choice; go on where a killed run was, and return a finished one at once.
 
         Everything is written below `out`: `policies/NAME` (the adapter with its tokenizer, `metrics.jsonl`, the
@@ -108,6 +136,9 @@ class DPO:
             votes: holds the texts of the candidates.
             phi: features of the same items, kept with the run.
             out: run folder.
+            margin: of every item, a reward `m` from objectives other than that of the labels (MODPO; Zhou et al.
+                2023). The optimum of a loss of pairs is then that of the labels, times `exp(m / beta)`, with the
+                `beta` of this loss; see `losses.AbstractPairLoss.of` and `labels.FromVotes.part`.
 
         Raises:
             InputError: the choice does not belong to this feedback, or no prompt has two candidates; there is no such
@@ -121,44 +152,63 @@ class DPO:
         with main_first():
             keep_inputs(chosen, votes, phi, out)
             base = resolve(self.model, votes, out, self.seed)
+        labels = self.labels.of(chosen, votes, candidates, self.reweigh is not None, margin)
         key = artifacts.digest(
             {**asdict(self), "model": base.fingerprint(), "loop": self.loop.decisive},
-            *(candidates.item, candidates.row, candidates.log_ratio, candidates.reference),
-            *(candidates.prompts, candidates.responses),
+            *(candidates.item, candidates.row, labels.target, labels.mass, labels.utility, labels.offset),
+            *(candidates.reference, candidates.prompts, candidates.responses, labels.groups),
+            *(() if labels.ballots is None else vars(labels.ballots).values()),
         )
         folder = out / "policies" / chosen.name
         if artifacts.key_of(folder / "policy") == key and (folder / "adapter").is_dir():
             return replace(artifacts.load(folder / "policy", Policy), adapter=folder / "adapter")
         # Neither the adapter's first values nor dropout touch the caller's random numbers.
         with torch.random.fork_rng():
-            return self._train(candidates, base, folder, out, key, chosen.caveats)
+            return self._train(labels, base, folder, out, key, chosen.caveats)
 
     def _train(
-        self, candidates: Candidates, base: Pretrained, folder: Path, out: Path, key: str, caveats: tuple[str, ...]
+        self, labels: Labels, base: Pretrained, folder: Path, out: Path, key: str, caveats: tuple[str, ...]
     ) -> Policy:
         network, form = base.load()
-        rows = self._rows(candidates, form, network)
+        rows = self._rows(labels.candidates, form, network)
         torch.manual_seed(self.seed)
         model = self.lora.attach(network)
         title = f"dpo {folder.name}"
         run = Training(model, model, form, self.loop, self.learning_rate, self.steps, self.seed, folder, key, title)
-        reference = self._reference(run, rows, candidates, out / "reference", base.fingerprint())
+        reference = self._reference(run, rows, labels, out / "reference", base.fingerprint())
+        state = State(**{k: v.numpy() for k, v in run.state.items()}) if run.state else State.start(labels)
         for step in run.steps():
-            pairs = candidates.draw(self.seed, step, self.batch * self.loop.accumulation)
+            slates = labels.draw(self.seed, step, self.batch * self.loop.accumulation, self.slate)
             told = []
             for k in run.parts():
-                part = pairs[k * self.batch : (k + 1) * self.batch][run.share(self.batch)]
-                used = [rows[i] for i in part.T.ravel()]  # first candidates, then second ones: one forward pass
-                log_ratio = scoring.log_probs(run.network, used) - _tensor(reference[part.T.ravel()], run)
-                loss, seen = self._loss(log_ratio, part, candidates, run)
-                _finite(loss, part, candidates, step)
+                whole = slates[k * self.batch : (k + 1) * self.batch]
+                part = whole[run.share(self.batch)]
+                there = part.candidates >= 0
+                used = part.candidates[there]
+                values = scoring.log_probs(run.network, [rows[i] for i in used])
+                log_ratio = torch.zeros(there.shape, device=values.device, dtype=values.dtype)
+                # one forward pass for all candidates; empty places stay 0
+                log_ratio = log_ratio.masked_scatter(
+                    torch.from_numpy(there).to(values.device), values - torch.as_tensor(reference[used]).to(values)
+                )
+                loss, seen = self.objective(log_ratio, part, labels, state)
+                _finite(loss, part, labels.candidates, step)
                 run.backward(loss.mean())
                 told.append(seen)
-            norm = run.apply(self.beta**2)
-            used = [rows[i] for i in pairs.ravel()]
+                if self.reweigh is not None:
+                    state = state.saw(whole.candidates, run.gather(log_ratio.detach()).cpu().double().numpy())
+            norm = run.apply(self.loss.curvature(self.beta))
+            record = run.means(told)
+            if self.reweigh is not None:
+                record |= self._shown(state, labels, slates)
+                loss = np.array([record.get(f"loss/{name}", 0.0) for name in labels.groups])
+                pace = self.loop.rate(step, self.steps)
+                state = self.reweigh.update(state, labels, slates.candidates, loss, pace)
+                run.state = {k: torch.from_numpy(v) for k, v in vars(state).items()}
+            used = [rows[i] for i in slates.candidates[slates.candidates >= 0]]
             tokens = sum(len(r.prompt) + len(r.response) for r in used)
             cut = sum(r.cut for r in used) / len(used)
-            run.log(tokens, {**run.means(told), "grad_norm": norm, "cut": cut}, ("loss", "excess", "accuracy"))
+            run.log(tokens, {**record, "grad_norm": norm, "cut": cut}, ("loss", "excess", "accuracy"))
         cut = sum(row.cut for row in rows)
         if cut:
             caveats += (f"{cut} of {len(rows)} candidates were cut to {self.max_response_tokens} tokens for training.",)
@@ -182,11 +232,13 @@ class DPO:
         return rows
 
     def _reference(
-        self, run: Training, rows: list[Row], candidates: Candidates, folder: Path, fingerprint: str
+        self, run: Training, rows: list[Row], labels: Labels, folder: Path, fingerprint: str
     ) -> Float[np.ndarray, " candidate"]:
         """Return `log pi_ref` of every candidate that will be drawn, NaN for the others; kept for other rules."""
         n = self.batch * self.loop.accumulation
-        used = np.unique(np.concatenate([candidates.draw(self.seed, step, n).ravel() for step in range(self.steps)]))
+        drawn = [labels.draw(self.seed, step, n, self.slate).candidates.ravel() for step in range(self.steps)]
+        used = np.unique(np.concatenate(drawn))
+        used = used[used >= 0]
         file = folder / f"{artifacts.digest(fingerprint, used, [asdict(rows[i]) for i in used])}.npy"
         reference = np.full(len(rows), np.nan)
         there = file.is_file()
@@ -207,48 +259,66 @@ class DPO:
         reference[used] = np.load(file)
         return reference
 
-    def _loss(
-        self,
-        log_ratio: Float[Tensor, " response"],
-        pairs: Int[np.ndarray, "pair 2"],
-        candidates: Candidates,
-        run: Training,
-    ) -> tuple[Float[Tensor, " pair"], dict[str, Float[Tensor, " pair"]]]:
-        """Return the loss of each pair, and what is told about it."""
-        first, second = log_ratio.chunk(2)
-        t1, t2 = _tensor(candidates.log_ratio[pairs.T], run)
-        rho1, rho2 = _tensor(candidates.reference[pairs.T], run)
-        label = losses.soft_label(t1, t2, self.beta)
-        pairwise = losses.dpo(first, second, label, self.beta)
-        none = torch.zeros_like(first)
-        level = sum(
-            losses.dpo(h, none, losses.soft_label(t, none, self.beta), self.beta) / 2
-            for h, t in ((first, t1), (second, t2))
-        )
-        loss = pairwise + self.anchor * level
+    def objective(
+        self, log_ratio: Float[Tensor, "slate place"], slates: Slates, labels: Labels, state: State
+    ) -> tuple[Float[Tensor, " slate"], dict[str, Float[Tensor, " slate"]]]:
+        """Return what is minimised on each slate, and what is told about it.
+
+        Args:
+            log_ratio: `log(pi / pi_ref)` of the slates' candidates; finite, at empty places too.
+            slates: as drawn from the labels.
+            labels: made by `self.labels`.
+            state: of reweighing; without it, not used.
+        """
+        mix, share = (None, np.ones(1)) if self.reweigh is None else self.reweigh.split(state.weight)
+        wanted = labels.wanted(slates, self.beta, self.loss.reading(), mix).to(log_ratio)
+        loss, least = self.loss.of(log_ratio, wanted, self.beta)
+        level, _ = losses.level(log_ratio, wanted, self.beta)
+        of_group = torch.as_tensor(share).to(log_ratio)
+        weight = wanted.weight * of_group
+        total = (weight * (loss + self.anchor * level)).sum(-1)
         with torch.no_grad():
-            wanted = torch.sign(t1 - t2)
-            return loss, {
-                "loss": loss.detach(),
-                "excess": pairwise.detach() - losses.label_entropy(label),
-                "drift": (first - t1 + second - t2) / 2,
-                "accuracy": (1 + wanted * torch.sign(first - second)) / 2,
-                "margin": self.beta * wanted * (first - second),
-                "target": self.beta * (t1 - t2).abs(),
-                "kl": losses.pair_kl(first, second, rho1, rho2),
+            score, label = (
+                self.beta * self.loss.reading().score(log_ratio),
+                (wanted.wins * torch.as_tensor(share).to(log_ratio)).sum(-1),
+            )
+            counts, apart = wanted.pairs, score[:, :, None] - score[:, None, :]
+            prefers = torch.sign(label - 0.5)
+            grown = wanted.share.double().logit(1e-12) / self.beta
+
+            def mean(values: Float[Tensor, "slate place place"]) -> Float[Tensor, " slate"]:
+                return torch.where(counts, values, 0).sum((1, 2)) / counts.sum((1, 2))
+
+            told = {
+                "loss": total.detach(),
+                "excess": (weight * (loss - least)).sum(-1),
+                "drift": losses.slate_mass(log_ratio, wanted.reference) - grown.mean(-1),
+                "accuracy": mean((1 + prefers * torch.sign(apart)) / 2),
+                "margin": mean(prefers * apart),
+                "target": mean(label.logit(1e-12).abs()),
+                "kl": losses.slate_kl(log_ratio, wanted.reference),
             }
+            if mix is None and self.reweigh is not None:
+                told |= {f"loss/{g}": (wanted.weight * loss)[:, i] for i, g in enumerate(labels.groups)}
+        return total, told
+
+    def _shown(self, state: State, labels: Labels, slates: Slates) -> dict[str, float]:
+        utility = state.utility(labels, slates.candidates)
+        return {
+            f"{name}/{group}": float(value)
+            for name, values in (("weight", state.weight), ("utility", utility))
+            for group, value in zip(labels.groups, values, strict=True)
+        }
 
 
-def _tensor(values: Float[np.ndarray, "..."], run: Training) -> Float[Tensor, "..."]:
-    return torch.as_tensor(values, dtype=torch.float32, device=run.accelerator.device)
-
-
-def _finite(loss: Float[Tensor, " pair"], pairs: Int[np.ndarray, "pair 2"], candidates: Candidates, step: int) -> None:
+def _finite(loss: Float[Tensor, " slate"], slates: Slates, candidates: Candidates, step: int) -> None:
     bad = (~torch.isfinite(loss)).nonzero()
     if len(bad):
-        first, second = pairs[int(bad[0])]
+        of = slates.candidates[int(bad[0])]
+        of = of[of >= 0]
         raise TrainError(
-            f"the loss is {loss[bad[0]].item()} at step {step + 1} for items {candidates.item[first]} and "
-            f"{candidates.item[second]} (prompt {candidates.prompts[first][:60]!r}); usually the learning rate is too "
-            "high or float16 overflowed: lower learning_rate, or use dtype float32 or bfloat16."
+            f"the loss is {loss[bad[0]].item()} at step {step + 1} for items "
+            f"{' and '.join(str(candidates.item[i]) for i in of)} (prompt {candidates.prompts[of[0]][:60]!r}); "
+            "usually the learning rate is too high or float16 overflowed: lower learning_rate, or use dtype float32 or "
+            "bfloat16."
         )

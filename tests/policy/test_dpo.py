@@ -239,7 +239,7 @@ def test_a_loss_that_is_not_finite_names_its_step_and_pair(tiny, votes, tmp_path
 
     monkeypatch.setattr(scoring, "log_probs", broken)
     chosen = make_choice(TILT)
-    first, second = Candidates.of(chosen, votes).draw(0, 0, 4)[1]
+    first, second = Candidates.of(chosen, votes).draw(0, 0, 4)[0]
     with pytest.raises(TrainError, match=f"loss is nan at step 1 for items {first} and {second} .*learning_rate"):
         DPO(tiny, **quick).train(chosen, votes, make_features(votes), tmp_path)
     assert not (tmp_path / "policies/nash/policy").exists()

@@ -109,9 +109,19 @@ def test_label_entropy_is_the_floor_of_the_loss():
     np.testing.assert_allclose(least, losses.label_entropy(label), atol=1e-5)
 
 
-def test_pair_kl_is_the_relative_entropy_of_two_lotteries():
-    first, second = tensors(PAIRS, n=2)
-    reference = torch.tensor(rng.random((2, PAIRS)))
-    for k, got in enumerate(losses.pair_kl(first, second, *reference)):
-        rho = reference[:, k].numpy()
-        assert got == pytest.approx(entropy(rho * np.exp([first[k], second[k]]), rho), abs=1e-12)
+def test_slate_kl_is_the_relative_entropy_of_two_lotteries_and_empty_places_play_no_part():
+    log_ratio = tensors(PAIRS, 4)
+    reference = torch.tensor(rng.random((PAIRS, 4)))
+    reference[::2, 3] = 0
+    for got, h, rho in zip(losses.slate_kl(log_ratio, reference), log_ratio, reference, strict=True):
+        there = (rho > 0).numpy()
+        rho, h = rho.numpy()[there], h.numpy()[there]
+        assert got == pytest.approx(entropy(rho * np.exp(h), rho), abs=1e-12)
+
+
+def test_slate_mass_is_how_often_the_policy_writes_the_slate_over_how_often_the_reference_does():
+    policy, reference = (rng.dirichlet(np.ones(6)) for _ in range(2))
+    log_ratio = torch.tensor(np.log(policy / reference))[None]
+    mass = losses.slate_mass(log_ratio[:, :4], torch.tensor(reference)[None, :4])
+    assert mass.item() == pytest.approx(np.log(policy[:4].sum() / reference[:4].sum()), abs=1e-12)
+    assert losses.slate_mass(log_ratio, torch.tensor(reference)[None]).item() == pytest.approx(0, abs=1e-12)
