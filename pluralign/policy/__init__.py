@@ -3,9 +3,11 @@
 from pluralign.policy import losses
 from pluralign.policy.adapt import Lora
 from pluralign.policy.dpo import DPO
+from pluralign.policy.labels import FromPosterior, FromRule, FromVotes
 from pluralign.policy.models import AbstractModel, Pretrained, Scratch, resolve
 from pluralign.policy.online import Critic, LeaveOneOut, Normalised
 from pluralign.policy.ppo import PPO
+from pluralign.policy.reweigh import GroupRobust, MaxMin
 from pluralign.policy.sampling import sample
 from pluralign.policy.terms import Term
 from pluralign.policy.training import Loop
@@ -15,9 +17,14 @@ __all__ = [
     "PPO",
     "AbstractModel",
     "Critic",
+    "FromPosterior",
+    "FromRule",
+    "FromVotes",
+    "GroupRobust",
     "LeaveOneOut",
     "Loop",
     "Lora",
+    "MaxMin",
     "Normalised",
     "Pretrained",
     "Scratch",
