@@ -56,7 +56,7 @@ from pluralign.policy.text import Row
 from pluralign.policy.training import Loop, Training, keep_inputs, main_first, seed_of
 from pluralign.types import Choice, Features, Feedback, LinearReward, Policy
 
-PATIENCE = 0.5  # by how much the price answers to a divergence off its target, per step; Ziegler et al. (2019) take .1
+PATIENCE = 0.2  # by how much the price answers to a divergence off its target, per step; Ziegler et al. (2019) take .1
 
 
 @dataclass(eq=False)
@@ -86,7 +86,8 @@ class PPO:
         epochs: optimiser steps on the same responses.
         clip: how far, as a share, the probability of a token may profitably move in one step.
         baseline: what a response is compared with.
-        kl_target: nats per response that the price beta is steered to; null keeps beta, and the optimum.
+        kl_target: nats per response beyond which the price beta rises, and below which it falls again, but never below
+            the choice's; null keeps it, and the optimum.
         reestimate: steps between askings of the rule; 0 keeps the choice's reward. It takes `again` in `train`.
         average: share of the steps, the last ones, over which the adapter's weights are averaged; 0 keeps the last.
         lora: the adapter.
@@ -262,7 +263,7 @@ class PPO:
             state["rewards"] = rewards.state()
             if self.kl_target is not None:
                 off = np.clip(record["kl"] / self.kl_target - 1, -0.2, 0.2)
-                state["price"] = float(price * (1 + PATIENCE * off))
+                state["price"] = max(chosen.beta, float(price * (1 + PATIENCE * off)))
             if self.reestimate and solve is not None:
                 chosen, moved = self._again(run, chosen, solve, scored.phi, log_ratio, step)
                 if moved is not None:

@@ -271,15 +271,13 @@ def test_the_value_head_is_kept_with_the_adapter(writer, colours, tmp_path):
     assert not (plain.adapter / "value_head.safetensors").exists()
 
 
-def test_the_price_is_steered_to_a_divergence(writer, colours, tmp_path):
-    """At its own price the policy would go far; held at .2 nats, the price that does it is found."""
+def test_the_price_rises_while_the_policy_is_too_far_away(writer, colours, tmp_path):
     strong = choice.Utilitarian().choose(table([[1.0, 0.0, 0.4]]), beta=0.3)
-    assert strong.lottery[0] @ np.log(3 * strong.lottery[0]) > 0.5
+    assert strong.lottery[0] @ np.log(3 * strong.lottery[0]) > 0.5  # where it would go at its own price
     policy = trained(writer, colours, tmp_path, strong, kl_target=0.2, steps=120, learning_rate=2e-3)
-    last = policy.history[-40:]
-    assert np.mean([r["kl"] for r in last]) == pytest.approx(0.2, abs=0.05)
-    wanted = tilted(np.full(3, 1 / 3), [1.0, 0.0, 0.4], np.mean([r["price"] for r in last]))
-    assert wanted @ np.log(3 * wanted) == pytest.approx(0.2, abs=0.08)
+    assert max(r["kl"] for r in policy.history[:60]) > 0.5
+    assert np.mean([r["kl"] for r in policy.history[60:]]) == pytest.approx(0.2, abs=0.1)
+    assert min(r["price"] for r in policy.history) == 0.3 < policy.history[-1]["price"]
 
 
 def test_samples_and_metrics_are_kept_and_explained(writer, colours, tmp_path):
