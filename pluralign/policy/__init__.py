@@ -3,6 +3,7 @@
 from pluralign.policy import losses
 from pluralign.policy.adapt import Lora
 from pluralign.policy.dpo import DPO
+from pluralign.policy.guard import Guard
 from pluralign.policy.labels import FromPosterior, FromRule, FromVotes
 from pluralign.policy.models import AbstractModel, Pretrained, Scratch, resolve
 from pluralign.policy.online import Critic, LeaveOneOut, Normalised
@@ -21,6 +22,7 @@ __all__ = [
     "FromRule",
     "FromVotes",
     "GroupRobust",
+    "Guard",
     "LeaveOneOut",
     "Loop",
     "Lora",

@@ -58,3 +58,16 @@ def again(
         prompts=None,
     )
     return solve(table, chosen.beta / trust)
+
+
+def half_way(chosen: Choice, found: Choice) -> tuple[Choice, float]:
+    """Return a choice with multipliers half of the way to those found, and by what share of its size the reward moved.
+
+    Multipliers found from few responses are noisy; half of the way each time, they are averaged.
+    """
+    assert isinstance(chosen.reward, LinearReward) and isinstance(found.reward, LinearReward)
+    assert chosen.weights is not None and found.weights is not None
+    before = chosen.reward.weights
+    after = (before + found.reward.weights) / 2
+    moved = float(np.linalg.norm(after - before) / max(np.linalg.norm(before), 1e-12))
+    return replace(chosen, reward=LinearReward(after), weights=(chosen.weights + found.weights) / 2), moved

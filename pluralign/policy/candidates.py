@@ -105,3 +105,17 @@ class Candidates:
             return np.take_along_axis(rows[prompt], np.stack([first, second], -1), 1)
         shuffled = np.where(rows[prompt] >= 0, rng.random((n, rows.shape[1])), 2).argsort(1)
         return np.take_along_axis(rows[prompt], shuffled, 1)[:, :size]
+
+
+def prompts(chosen: Choice, votes: Feedback) -> list[str]:
+    """Return the texts of the prompts that a rule decided on, each once.
+
+    Raises:
+        InputError: the choice names items that are not in the feedback.
+    """
+    item = np.asarray(chosen.utilities.item).max(1)
+    if item.max() >= len(votes.items):
+        raise InputError(
+            f"the choice names item {item.max()}, votes has {len(votes.items)}; pass the votes that it was made from."
+        )
+    return list(dict.fromkeys(votes.items.select(item[item >= 0])["prompt"]))

@@ -39,37 +39,24 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
-from safetensors.torch import save_file
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from pluralign import artifacts
 from pluralign.errors import InputError, TrainError
-from pluralign.policy import online, rollout, scoring
+from pluralign.policy import candidates, online, rollout, scoring
 from pluralign.policy.adapt import Lora
-from pluralign.policy.again import Solve, again
+from pluralign.policy.again import Solve, again, half_way
 from pluralign.policy.duels import AbstractOpponents
+from pluralign.policy.guard import Guard, Monitor, Verdict
 from pluralign.policy.models import Pretrained, Scratch, resolve
-from pluralign.policy.online import Baseline, Critic, LeaveOneOut
-from pluralign.policy.rewards import Encodes, Rewards, Term
-from pluralign.policy.text import Row
-from pluralign.policy.training import Loop, Training, keep_inputs, main_first, seed_of
+from pluralign.policy.online import Baseline, Critic, LeaveOneOut, Part
+from pluralign.policy.rewards import Encodes, Rewards, Scored
+from pluralign.policy.terms import Term
+from pluralign.policy.training import Loop, Training, check_room, keep_inputs, main_first, seed_of
 from pluralign.types import Choice, Features, Feedback, LinearReward, Policy
 
 PATIENCE = 0.2  # by how much the price answers to a divergence off its target, per step; Ziegler et al. (2019) take .1
-
-
-@dataclass(eq=False)
-class Part:
-    """Responses of one pass, whole groups of them, and what is known of them before the policy learns from them."""
-
-    rows: list[Row]
-    reward: Float[Tensor, " row"]
-    reference: Float[Tensor, "row token"]
-    old: Float[Tensor, "row token"] | None = None
-    value: Float[Tensor, "row token"] | None = None
-    advantage: Float[Tensor, "row token"] | None = None
-    target: Float[Tensor, "row token"] | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +77,7 @@ class PPO:
             the choice's; null keeps it, and the optimum.
         reestimate: steps between askings of the rule; 0 keeps the choice's reward. It takes `again` in `train`.
         average: share of the steps, the last ones, over which the adapter's weights are averaged; 0 keeps the last.
+        guard: limits to how far training may go, and what happens beyond them; null = none.
         lora: the adapter.
         learning_rate: at its peak; warms up, then falls linearly to 0.
         steps: in which responses are written.
@@ -108,6 +96,7 @@ class PPO:
     kl_target: float | None = None
     reestimate: int = 0
     average: float = 0.0
+    guard: Guard | None = None
     lora: Lora = field(default_factory=Lora)
     learning_rate: float = 1e-3
     steps: int = 100
@@ -172,7 +161,7 @@ class PPO:
         if self.reestimate and again is None:
             raise InputError("reestimate is set, but no rule was given to be asked; pass `again` to train.")
         rewards = Rewards.of(chosen, votes, phi, features, terms, opponents)
-        prompts = _prompts(chosen, votes)
+        prompts = candidates.prompts(chosen, votes)
         with main_first():
             keep_inputs(chosen, votes, phi, out)
             base = resolve(self.model, votes, out, self.seed)
@@ -187,11 +176,12 @@ class PPO:
             return replace(artifacts.load(folder / "policy", Policy), adapter=folder / "adapter")
         # Neither the adapter's first values nor dropout touch the caller's random numbers.
         with torch.random.fork_rng():
-            return self._train(chosen, prompts, rewards, again, base, folder, key)
+            return self._train(chosen, votes, prompts, rewards, again, base, folder, key)
 
     def _train(
         self,
         chosen: Choice,
+        votes: Feedback,
         prompts: list[str],
         rewards: Rewards,
         solve: Solve | None,
@@ -201,20 +191,22 @@ class PPO:
     ) -> Policy:
         network, form = base.load()
         asked = [form.prompt(text, self.max_prompt_tokens) for text in prompts]
-        self._fits(network, max(map(len, asked)))
+        check_room(network, max(map(len, asked)), self.max_response_tokens)
         torch.manual_seed(self.seed)
         model = self.lora.attach(network)
-        width = network.get_output_embeddings().weight.shape[1]
-        head = value_head(width) if self.baseline.critic else None
+        head = online.value_head(network.get_output_embeddings().weight.shape[1]) if self.baseline.critic else None
         module = scoring.Scorer(model, head)
         title = f"ppo {folder.name}"
         run = Training(module, model, form, self.loop, self.learning_rate, self.steps, self.seed, folder, key, title)
-        state = run.state = {"price": chosen.beta, "reward": None, "recent": [], "sum": None, "count": 0} | run.state
+        state = run.state = {"price": chosen.beta, "reward": None, "voters": None, "recent": []} | run.state
         if "rewards" in state:
             rewards.load(state["rewards"])
         if state["reward"] is not None:
-            chosen = replace(chosen, reward=LinearReward(state["reward"].numpy()))
+            reward = LinearReward(state["reward"].numpy())
+            chosen = replace(chosen, reward=reward, weights=state["voters"].numpy())
             rewards.follow(chosen)
+        monitor = Monitor.of(self.guard, chosen, votes) if self.guard is not None else None
+        caveats: tuple[str, ...] = chosen.caveats
 
         for step in run.steps():
             price = state["price"]
@@ -232,6 +224,13 @@ class PPO:
             texts, named = [form.read(row) for row in rows], [prompts[i] for i in mine for _ in range(self.group)]
             scored = rewards(named, texts)
             run.keep_samples(named[:: self.group], texts[:: self.group])
+            total, guarded = scored.total, {}
+            if monitor is not None:
+                verdict, total = self._guarded(run, monitor, scored, mine, prompts)
+                guarded = verdict.metrics
+                if verdict.stop is not None:
+                    caveats += (f"Training was stopped after step {step} by its guard: {verdict.stop}.",)
+                    break
 
             # 2. What the reference thinks of them; what the policy does, and its critic, is known in the first epoch.
             parts = []
@@ -239,7 +238,7 @@ class PPO:
                 used = [rows[i] for i in these]
                 with torch.no_grad(), model.disable_adapter():
                     reference = scoring.read(run.network, used)[0].log_probs
-                value = torch.as_tensor(scored.total[these] / price, dtype=torch.float32, device=reference.device)
+                value = torch.as_tensor(total[these] / price, dtype=torch.float32, device=reference.device)
                 parts.append(Part(used, value, reference))
             if self.baseline.critic:
                 self._ahead(run, parts)
@@ -257,8 +256,8 @@ class PPO:
             # 4. Move what depends on the policy, and tell.
             with torch.no_grad():
                 log_ratio, record = self._record(run, parts, price)
-            means = _means(scored.parts, run)
-            record |= run.means(seen) | means | {"price": price, "grad_norm": norm} | rewards.metrics()
+            means = run.columns(scored.parts)
+            record |= run.means(seen) | means | {"price": price, "grad_norm": norm} | rewards.metrics() | guarded
             rewards.update(means)
             state["rewards"] = rewards.state()
             if self.kl_target is not None:
@@ -268,53 +267,38 @@ class PPO:
                 chosen, moved = self._again(run, chosen, solve, scored.phi, log_ratio, step)
                 if moved is not None:
                     rewards.follow(chosen)
+                    monitor = Monitor.of(self.guard, chosen, votes) if self.guard is not None else None
                     record["moved"] = moved
             if step >= self.steps * (1 - self.average):
-                _add(state, run.trainable)
-            run.log(self._tokens(run, rows), record, ("objective", "reward", "kl"))
+                run.average()
+            tokens = sum(len(r.prompt) + len(r.response) for r in rows) * run.accelerator.num_processes
+            run.log(tokens, record, ("objective", "reward", "kl"))
 
-        if state["count"]:
-            with torch.no_grad():
-                for parameter, total in zip(run.trainable, state["sum"], strict=True):
-                    parameter.copy_(total / state["count"])
-        also = (lambda path: _save_head(head, path)) if head is not None else (lambda path: None)
-        return run.finish(base.path, chosen.caveats + rewards.caveats, also)
-
-    def _fits(self, network: Any, longest: int) -> None:
-        room = getattr(network.config, "max_position_embeddings", None)
-        if room is not None and longest + self.max_response_tokens > room:
-            raise InputError(
-                f"a prompt of {longest} tokens with a response of {self.max_response_tokens} takes more than the "
-                f"{room} that the model reads; lower max_prompt_tokens or max_response_tokens."
-            )
+        also = (lambda path: online.save_head(head, path)) if head is not None else (lambda path: None)
+        return run.finish(base.path, caveats + rewards.caveats, also)
 
     def _ahead(self, run: Training, parts: list[Part]) -> None:
         """Ask policy and critic before the first step, since advantages are whitened over all passes together."""
         with torch.no_grad():
-            masks = [self._assess(part, *scoring.read(run.network, part.rows)) for part in parts]
-            flat, mask = _padded([p.advantage for p in parts]), _padded(masks)
-            # processes may have written responses of different lengths, but tokens that count are what is averaged
-            white = self.baseline.whiten(flat, mask, lambda values: _mean_of_all(values, run))
-            at = 0
+            masks = []
             for part in parts:
-                rows, tokens = part.reference.shape
-                part.advantage, at = white[at : at + rows, :tokens], at + rows
+                seen, mask = scoring.read(run.network, part.rows)
+                part.assess(self.baseline, seen.log_probs, seen.values, mask, self.group)
+                masks.append(mask)
+            width = max(mask.shape[1] for mask in masks)
 
-    def _assess(self, part: Part, seen: scoring.Read, mask: Bool[Tensor, "row token"]) -> Bool[Tensor, "row token"]:
-        """Fix what the policy that wrote the responses, and its critic, thought of them."""
-        part.old = seen.log_probs.detach()
-        part.value = seen.values.detach() if seen.values is not None else None
-        price = part.old - part.reference
-        part.advantage = self.baseline.advantage(part.reward, price, part.value, mask, self.group)
-        if part.value is not None:
-            part.target = part.advantage + part.value
-        return mask
+            def whole(tables: Sequence[Any]) -> Tensor:
+                return torch.cat([torch.nn.functional.pad(x, (0, width - x.shape[1])) for x in tables])
+
+            white = self.baseline.whiten(whole([part.advantage for part in parts]), whole(masks), run.mean)
+            for part, advantage in zip(parts, white.split([len(part.rows) for part in parts]), strict=True):
+                part.advantage = advantage[:, : part.reference.shape[1]]
 
     def _loss(self, run: Training, part: Part) -> tuple[Float[Tensor, " row"], dict[str, Tensor]]:
         """Return the loss of each response, in nats per token that it could have had, and what is told about it."""
         seen, mask = scoring.read(run.network, part.rows)
         if part.old is None:
-            self._assess(part, seen, mask)
+            part.assess(self.baseline, seen.log_probs, seen.values, mask, self.group)
         assert part.old is not None and part.advantage is not None
         loss = online.clipped(seen.log_probs, part.old, part.advantage, mask, self.clip)
         bad = (~torch.isfinite(loss)).nonzero()
@@ -363,6 +347,23 @@ class PPO:
         }
         return log_ratio.view(-1, self.group).cpu().double().numpy(), run.means([told])
 
+    def _guarded(
+        self, run: Training, monitor: Monitor, scored: Scored, asked: Int[np.ndarray, " prompt"], prompts: list[str]
+    ) -> tuple[Verdict, Float[np.ndarray, " response"]]:
+        """Return what the guard says of all processes' responses, and the reward of this one's.
+
+        A response that may not teach anything gets the mean of those to its prompt that may, so that it is told from
+        them by its divergence from the reference alone.
+        """
+        phi, every = (run.gather(torch.as_tensor(x, device=run.accelerator.device)) for x in (scored.phi, asked))
+        named = [prompts[i] for i in every.tolist() for _ in range(self.group)]
+        verdict = monitor(phi.cpu().numpy(), named, last=run.history[-1] if run.history else None)
+        mine = run.share(len(named))
+        total = (scored.total - verdict.penalty[mine]).reshape(-1, self.group)
+        counts = verdict.counts[mine].reshape(-1, self.group)
+        mean = np.where(counts, total, 0).sum(1, keepdims=True) / np.maximum(counts.sum(1, keepdims=True), 1)
+        return verdict, np.where(counts, total, mean).ravel()
+
     def _again(
         self,
         run: Training,
@@ -380,61 +381,7 @@ class PPO:
         texts, ratios = (run.gather(torch.cat(p).to(run.accelerator.device)) for p in zip(*recent, strict=True))
         recent.clear()
         found = again(chosen, solve, texts.cpu().numpy(), ratios.cpu().numpy())
-        assert isinstance(found.reward, LinearReward) and isinstance(chosen.reward, LinearReward)
-        before = chosen.reward.weights
-        weights = (before + found.reward.weights) / 2
-        run.state["reward"] = torch.as_tensor(weights)
-        moved = float(np.linalg.norm(weights - before) / max(np.linalg.norm(before), 1e-12))
-        return replace(chosen, reward=LinearReward(weights)), moved
-
-    def _tokens(self, run: Training, rows: list[Row]) -> int:
-        return sum(len(r.prompt) + len(r.response) for r in rows) * run.accelerator.num_processes
-
-
-def value_head(width: int) -> torch.nn.Linear:
-    """Return a critic that expects nothing yet."""
-    head = torch.nn.Linear(width, 1)
-    torch.nn.init.zeros_(head.weight)
-    torch.nn.init.zeros_(head.bias)
-    return head
-
-
-def _save_head(head: torch.nn.Linear, path: Path) -> None:
-    state = {name: p.detach().cpu().contiguous() for name, p in head.state_dict().items()}
-    save_file(state, path / "value_head.safetensors")
-
-
-def _prompts(chosen: Choice, votes: Feedback) -> list[str]:
-    """Return the prompts that the rule decided on."""
-    item = np.asarray(chosen.utilities.item)
-    first = np.where((item >= 0).any(1), np.take_along_axis(item, (item >= 0).argmax(1)[:, None], 1)[:, 0], -1)
-    if (first >= len(votes.items)).any():
-        raise InputError(
-            f"the choice names item {first.max()}, votes has {len(votes.items)}; pass the votes that it was made from."
-        )
-    return list(dict.fromkeys(votes.items.select(first[first >= 0])["prompt"]))
-
-
-def _means(columns: dict[str, Float[np.ndarray, " row"]], run: Training) -> dict[str, float]:
-    """Return the mean of each column over responses that have it, in all processes; none has it: left out."""
-    device = run.accelerator.device
-    whole = {k: run.gather(torch.as_tensor(v, dtype=torch.float32, device=device)) for k, v in columns.items()}
-    return {name: float(values.nanmean()) for name, values in whole.items() if not values.isnan().all()}
-
-
-def _mean_of_all(values: Float[Tensor, " token"], run: Training) -> Tensor:
-    sums = run.gather(torch.stack([values.sum(), values.new_tensor(float(len(values)))])[None])
-    return sums[:, 0].sum() / sums[:, 1].sum()
-
-
-def _padded(parts: Sequence[Any]) -> Tensor:
-    """Return tables of rows by tokens, one below the other, as wide as the widest."""
-    width = max(part.shape[1] for part in parts)
-    return torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in parts])
-
-
-def _add(state: dict[str, Any], parameters: Sequence[Tensor]) -> None:
-    """Add the adapter as it is now to the sum of those to be averaged."""
-    now = [p.detach().clone() for p in parameters]
-    state["sum"] = now if state["sum"] is None else [a.to(b.device) + b for a, b in zip(state["sum"], now, strict=True)]
-    state["count"] += 1
+        chosen, moved = half_way(chosen, found)
+        assert isinstance(chosen.reward, LinearReward)
+        run.state |= {"reward": torch.as_tensor(chosen.reward.weights), "voters": torch.as_tensor(chosen.weights)}
+        return chosen, moved

@@ -205,6 +205,23 @@ class Training:
         local = {name: torch.cat([t[name].detach().float() for t in told]) for name in told[0]}
         return {name: float(self.gather(values).mean()) for name, values in local.items()}
 
+    def columns(self, columns: dict[str, np.ndarray]) -> dict[str, float]:
+        """Return the mean of each column over the responses, in all processes, that have it; none has it: left out."""
+        device = self.accelerator.device
+        whole = {k: self.gather(torch.as_tensor(v, dtype=torch.float32, device=device)) for k, v in columns.items()}
+        return {name: float(values.nanmean()) for name, values in whole.items() if not values.isnan().all()}
+
+    def mean(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the mean of values, of which each process may have another number."""
+        sums = self.gather(torch.stack([values.sum(), values.new_tensor(float(len(values)))])[None])
+        return sums[:, 0].sum() / sums[:, 1].sum()
+
+    def average(self) -> None:
+        """Count the adapter as it is now among those whose mean `finish` will keep."""
+        now = [p.detach().clone() for p in self.trainable]
+        total, count = self.state.get("average", ([torch.zeros_like(p) for p in now], 0))
+        self.state["average"] = ([a.to(b.device) + b for a, b in zip(total, now, strict=True)], count + 1)
+
     def log(self, tokens: int, record: dict[str, float], shown: Sequence[str] = ()) -> None:
         """End a step: keep its record, show it, and write a checkpoint when one is due.
 
@@ -247,6 +264,11 @@ class Training:
             caveats: what must be known before trusting the policy.
             also: writes what else belongs into the adapter's folder.
         """
+        if "average" in self.state:
+            total, count = self.state["average"]
+            with torch.no_grad():
+                for parameter, value in zip(self.trainable, total, strict=True):
+                    parameter.copy_(value / count)
         state = self._adapter()
         policy = Policy(self.folder / "adapter", base, tuple(self.history), caveats)
         if self.accelerator.is_main_process:
@@ -311,6 +333,25 @@ def into(path: Path, make: Callable[[Path], Any]) -> None:
     os.chmod(temporary, 0o755)
     make(temporary)
     artifacts.replace_folder(temporary, path)
+
+
+def check_room(network: Any, prompt: int, response: int) -> None:
+    """Refuse texts that are longer than what a model reads.
+
+    Args:
+        network: the model.
+        prompt: tokens of the longest prompt.
+        response: tokens of the longest response.
+
+    Raises:
+        InputError: together they do not fit.
+    """
+    room = getattr(network.config, "max_position_embeddings", None)
+    if room is not None and prompt + response > room:
+        raise InputError(
+            f"a prompt of {prompt} tokens with a response of {response} does not fit into the {room} that the model "
+            "reads; lower max_prompt_tokens or max_response_tokens."
+        )
 
 
 def seed_of(*parts: int) -> int:

@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from pluralign import choice
 from pluralign.errors import InputError, TrainError
-from pluralign.policy import PPO, Loop, Lora, Pretrained, Term, ppo, rollout, scoring
+from pluralign.policy import PPO, Guard, Loop, Lora, Pretrained, Term, ppo, rollout, scoring
 from pluralign.policy.models import _words
 from pluralign.policy.online import Critic, Normalised
 from pluralign.policy.text import Format
@@ -237,7 +237,7 @@ def test_a_killed_run_goes_on_where_it_was(writer, colours, tmp_path, monkeypatc
 
     chosen = ask(table([[1.0, 0.0, 0.4], [0.0, 1.0, 0.4]], (0.8, 0.1, 0.1)), 0.1)
     green = Term("green", lambda prompts, responses: [float(y == "green") for y in responses], at_least=0.9)
-    changes = quick | {"baseline": Critic(), "reestimate": 3, "kl_target": 0.5, "average": 0.7, "again": ask}
+    changes = quick | {"baseline": Critic(), "reestimate": 3, "kl_target": 1e-6, "average": 0.7, "again": ask}
     whole = trained(writer, colours, tmp_path / "whole", chosen, terms=[green], **changes)
     calls, write = [], rollout.write
 
@@ -280,6 +280,40 @@ def test_the_price_rises_while_the_policy_is_too_far_away(writer, colours, tmp_p
     assert min(r["price"] for r in policy.history) == 0.3 < policy.history[-1]["price"]
 
 
+def test_a_guard_stops_what_leaves_the_data_and_says_so(writer, colours, tmp_path):
+    guard = Guard(kl=0.05, patience=2)
+    policy = trained(writer, colours, tmp_path, FIRST, guard=guard, steps=40)
+    steps = len(policy.history)
+    assert 3 < steps < 40
+    assert policy.history[-1]["guard/strikes"] == 1.0  # the second is seen before the next step, which is not made
+    assert any("stopped after step" in caveat and "kl is" in caveat for caveat in policy.caveats)
+    assert (policy.adapter / "adapter_model.safetensors").is_file()
+    free = trained(writer, colours, tmp_path / "free", FIRST, guard=replace(guard, kl=50.0), steps=12)
+    assert len(free.history) == 12
+
+
+def test_a_response_that_the_posterior_does_not_know_teaches_nothing(writer, colours, tmp_path):
+    """Green is far from all candidates of the data; falling back, the policy neither seeks nor shuns it for its reward."""
+    phi = np.array([[1.0, 0.0], [0.0, 50.0], [-1.0, 0.0]])  # red, green, blue
+
+    class Far:
+        def encode_texts(self, prompts, responses, like):
+            return np.array([phi[WORDS.index(y)] if y in WORDS else [0.0, 0.0] for y in responses])
+
+    votes = make_feedback(["which colour ?"], [("red", "blue", "pink")])
+    known = Features(phi[[0, 2, 2]], votes.prompt_id, ("a", "b"), np.zeros(2), np.eye(2), {})
+    value = Linear(phi[[0, 2, 2]][None], np.array([[[0.3, 0.02]]]), np.zeros((1, 1)))  # green seems to be worth 1
+    chosen = choice.Utilitarian().choose(Utilities(value, [1.0], np.full((1, 3), 1 / 3)), beta=0.3)
+    found = {}
+    for name, guard in {"guarded": Guard(action="fallback"), "free": None}.items():
+        train = PPO(writer, **(learns | {"guard": guard}))
+        policy = train.train(chosen, votes, known, Far(), tmp_path / name)
+        found[name] = probabilities(writer, colours[0], policy.adapter)
+    assert found["free"][1] > 0.6
+    assert found["guarded"][1] < 0.4
+    assert found["guarded"][0] > 1.5 * found["guarded"][2]  # of what it knows it still learns
+
+
 def test_samples_and_metrics_are_kept_and_explained(writer, colours, tmp_path):
     loop = Loop(samples_every=3, checkpoint_every=2)
     policy = trained(writer, colours, tmp_path, FIRST, **(quick | {"loop": loop, "baseline": Critic()}))
@@ -313,7 +347,7 @@ def test_what_cannot_be_trained_is_refused(writer, colours, tmp_path):
         trained(writer, colours, tmp_path, dense, **quick)
     with pytest.raises(InputError, match="pass `again`"):
         trained(writer, colours, tmp_path, FIRST, **(quick | {"reestimate": 2}))
-    with pytest.raises(InputError, match="64 that the model reads"):
+    with pytest.raises(InputError, match="fit into the 64"):
         trained(writer, colours, tmp_path, FIRST, **(quick | {"max_response_tokens": 62}))
 
 
