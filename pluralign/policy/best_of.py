@@ -15,6 +15,8 @@ from scipy.special import gammaln, logsumexp, rel_entr
 
 from pluralign.errors import InputError
 
+STREAM = 20231  # any number that nobody else picks
+
 Sampler = Callable[[Sequence[str], int], Sequence[Sequence[str]]]
 Scorer = Callable[[Sequence[str], Sequence[str]], Any]
 
@@ -266,7 +268,8 @@ def rejection(
             "give a bound that holds for every response, or None to use the highest sample."
         )
     chance = np.exp((scores - top[:, None]) / beta)
-    counts = np.random.default_rng(seed).random(scores.shape) < chance
+    # A stream of its own: a sampler seeded with the same number must not draw by the numbers that decide here.
+    counts = np.random.default_rng([seed, STREAM]).random(scores.shape) < chance
     log_z = logsumexp(scores / beta, axis=1) - np.log(n)
     log_weight = scores / beta - log_z[:, None] - np.log(n)
     weight = np.exp(log_weight)

@@ -1,7 +1,8 @@
 """Which policies nobody improves on for every group at once, and how much of the possible they cover."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -29,8 +30,8 @@ def hypervolume(points: Float[np.ndarray, "point group"], reference: Float[np.nd
 
     `volume( union_i [reference, point_i] )` (Zitzler and Thiele 1999), exactly. One point after another adds its box
     less what the others have of it, which is a smaller problem of the same kind (While, Bradstreet and Barone 2012, A
-    fast way of calculating exact hypervolumes); two groups are a staircase. Quick up to a hundred points on the front
-    of five groups or so.
+    fast way of calculating exact hypervolumes); two groups are a staircase. A thousand points of two groups, 200 of
+    three or 50 of five take less than a second.
 
     Args:
         points: what each policy gives to each group.
@@ -145,3 +146,22 @@ class Front:
         """Hypervolume above the reference: its mean over draws with the 90 % interval."""
         values = [hypervolume(points, self.reference) for points in self.welfare]
         return Estimate(float(np.mean(values)), *(float(q) for q in np.quantile(values, INTERVAL)))
+
+    def table(self) -> dict[str, Any]:
+        """Return all of it as plain objects, which `report.front` draws."""
+        parts = zip(self.mean, self.low, self.high, self.on, self.share, self.worst, self.names, strict=True)
+        points = [
+            {
+                "name": name,
+                "on": bool(on),
+                "share": float(share),
+                "worst": float(worst),
+                "welfare": [
+                    dict(zip(("mean", "low", "high"), map(float, ends), strict=True))
+                    for ends in zip(mean, low, high, strict=True)
+                ],
+            }
+            for mean, low, high, on, share, worst, name in parts
+        ]
+        corner = [float(value) for value in self.reference]
+        return {"groups": list(self.groups), "reference": corner, "points": points, "volume": asdict(self.volume)}

@@ -166,6 +166,13 @@ def test_rejection_with_a_bound_draws_from_the_optimum_of_kl_control():
     assert loose.share[0] < found.share[0] / 3
 
 
+def test_a_sampler_with_the_same_seed_does_not_decide_what_is_kept():
+    found = rejection(["x"], 40_000, partial(sampler, seed=7), scorer, 0.7, bound=2.0, seed=7)
+    optimum = P * np.exp(R / 0.7)
+    kept = frequency(found.responses[0])
+    assert chisquare(kept, kept.sum() * optimum / optimum.sum()).pvalue > 1e-3
+
+
 def test_the_highest_of_a_small_sample_as_bound_is_biased_and_says_so():
     beta = 0.3
     found = rejection(["x"] * 8000, 3, sampler, scorer, beta)

@@ -1,3 +1,4 @@
+import json
 from itertools import combinations
 
 import numpy as np
@@ -91,6 +92,21 @@ def test_volumes_of_draws_make_the_interval():
     front = Front.of(("a",), ("g", "h", "i"), np.broadcast_to(sizes[:, None, None], (101, 1, 3)), np.zeros(3))
     assert front.volume.mean == pytest.approx((sizes**3).mean())
     assert (front.volume.low, front.volume.high) == pytest.approx((1.05**3, 1.95**3))
+
+
+def test_the_table_holds_what_a_picture_needs():
+    rng = np.random.default_rng(0)
+    front = Front.of(
+        ("a", "b"), ("g", "h"), rng.normal(size=(200, 2, 2)) + np.array([[3.0, 0], [1, 2]]), np.array([0.5, 0])
+    )
+    table = json.loads(json.dumps(front.table()))  # plain
+    assert table["groups"] == ["g", "h"]
+    assert table["reference"] == [0.5, 0]
+    assert [p["name"] for p in table["points"]] == ["a", "b"]
+    assert table["points"][0]["worst"] == pytest.approx(front.welfare[:, 0, 1].mean())
+    assert table["points"][1]["worst"] == pytest.approx(front.welfare[:, 1, 0].mean() - 0.5)
+    assert table["points"][0]["welfare"][1]["low"] == pytest.approx(np.quantile(front.welfare[:, 0, 1], 0.05))
+    assert table["volume"]["mean"] == front.volume.mean
 
 
 @pytest.mark.parametrize(
