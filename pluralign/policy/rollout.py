@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import DynamicCache, GenerationConfig, LogitsProcessorList
@@ -12,6 +13,30 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from pluralign.policy import scoring
 from pluralign.policy.text import Format, Row
+
+BLOCK = 256
+
+
+class _Room(DynamicLayer):
+    """Keys and values with room behind them, so that those of a new token need not be copied with all before."""
+
+    def __init__(self, layer: Any, room: int):
+        super().__init__()
+        self.lazy_initialization(layer.keys, layer.values)
+        self._take([F.pad(held, (0, 0, 0, room)) for held in (layer.keys, layer.values)], layer.keys.shape[2])
+
+    def _take(self, room: list[Tensor], n: int) -> None:
+        self._held, (self.keys, self.values) = room, (held[:, :, :n] for held in room)
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        start, stop = self.get_seq_length(), self.get_seq_length() + key_states.shape[2]
+        for held, new in zip(self._held, (key_states, value_states), strict=True):
+            held[:, :, start:stop] = new
+        self._take(self._held, stop)
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        self._take([held[indices] for held in self._held], self.get_seq_length())
 
 
 @torch.inference_mode()
@@ -100,14 +125,15 @@ def _group(
 
     logits = step(ids, counts).repeat_interleave(n, 0)
     cache.batch_repeat_interleave(n)
+    cache.layers = [_Room(layer, length) if type(layer) is DynamicLayer else layer for layer in cache.layers]
     counts = counts.repeat_interleave(n, 0)
     written = torch.full((len(logits), length), form.stops[0], device=device)
     live = torch.arange(len(logits), device=device)  # which response each row of the batch is
-    stops = torch.tensor(form.stops, device=device)
+    stops, on = torch.tensor(form.stops, device=device), torch.ones_like(live, dtype=torch.bool)
     for k in range(length):
         token = draw(logits, uniform[live, k], temperature)
         written[live, k] = token
-        on = ~torch.isin(token, stops)
+        on &= ~torch.isin(token, stops)
         alive = int(on.sum())
         if not alive or k + 1 == length:
             break
@@ -115,7 +141,7 @@ def _group(
         if 4 * alive <= 3 * len(live):
             kept = on.nonzero()[:, 0]
             cache.batch_select_indices(kept)
-            live, token, counts = live[kept], token[kept], counts[kept]
+            live, token, counts, on = live[kept], token[kept], counts[kept], on[kept]
         counts = torch.cat([counts, counts.new_ones(len(counts), 1)], 1)
         logits = step(token[:, None], counts)
     return written.tolist()
@@ -133,9 +159,23 @@ def draw(
     """
     if not temperature:
         return logits.argmax(-1)
-    below = (logits.float() / temperature).softmax(-1).cumsum(-1, dtype=torch.float64)
-    found = torch.searchsorted(below, uniform.to(below)[:, None] * below[:, -1:], right=True)[:, 0]
-    return found.clamp(max=logits.shape[-1] - 1)  # a number so near 1 that its product was rounded up
+    chances = (logits.float() / temperature).softmax(-1)
+    # First a block of tokens, then a token of it: a running sum over the whole vocabulary would take longer than all.
+    blocks = F.pad(chances, (0, -chances.shape[-1] % BLOCK)).unflatten(-1, (-1, BLOCK))
+    mass = blocks.sum(-1).double()
+    block, left = _pass(mass, uniform.to(mass) * mass.sum(-1))
+    return block * BLOCK + _pass(blocks[torch.arange(len(blocks), device=block.device), block].double(), left)[0]
+
+
+def _pass(
+    mass: Float[Tensor, "row option"], number: Float[Tensor, " row"]
+) -> tuple[Int[Tensor, " row"], Float[Tensor, " row"]]:
+    """Return the first option whose running sum of mass passes a number, and what of the number is left for it."""
+    upto = mass.cumsum(-1)
+    # sums of the same in another order may be a rounding apart; below the whole, some option of mass passes
+    number = torch.minimum(number, torch.nextafter(upto[:, -1], torch.zeros_like(number)))
+    found = torch.searchsorted(upto, number[:, None], right=True)
+    return found[:, 0], (number - (upto - mass).gather(1, found)[:, 0]).clamp(min=0)
 
 
 def _generate(

@@ -97,7 +97,7 @@ def test_what_the_generation_config_says_bends_nothing(name):
     model = make(name)
     first = rollout.write(model, stopping(STOP), PROMPTS, 3, 5, 1.0, seeded())
     own = GenerationConfig(repetition_penalty=9.0, suppress_tokens=[t for t in range(WORDS) if t % 2], top_k=1)
-    model.generation_config = own
+    model.generation_config = own  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
     assert rollout.write(model, stopping(STOP), PROMPTS, 3, 5, 1.0, seeded()) == first
     assert model.generation_config is own
 
