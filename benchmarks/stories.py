@@ -39,6 +39,9 @@ from pluralign.types import Choice, Choices, Features, Feedback, Grades, Linear,
 
 BETA = 0.1  # price of a nat, in standard deviations of what a typical reader feels
 BOOTSTRAP = 4000
+STEPS = {"dpo": 100, "ppo": 40}
+LORA = {"stories15M": policy.Lora(), "stories260K": policy.Lora(targets=None)}  # the small one has little to adapt
+RATES = {"stories15M": {"dpo": 5e-4, "ppo": 2e-3}, "stories260K": {"dpo": 3e-3, "ppo": 1e-3}}
 RULES = (choice.Utilitarian(), choice.Maximin())
 KINDS = (("dog", "Max"), ("cat", "Mimi"), ("bird", "Pip"), ("bear", "Bob"), ("rabbit", "Fluffy"), ("frog", "Hop"))
 PEOPLE = (("boy", "Tom"), ("boy", "Ben"), ("girl", "Lily"), ("girl", "Sara"), ("girl", "Mia"), ("boy", "Tim"))
@@ -68,7 +71,7 @@ class Size:
     responses: int = 8
 
 
-QUICK = Size("stories260K", prompts=48, held_out=32, candidates=6, tokens=64, people=30, votes=40, responses=8)
+QUICK = Size("stories260K", prompts=96, held_out=48, candidates=6, tokens=64, people=30, responses=6)
 GROUPS = {  # share of the people, and what they want of a standard deviation of each measure
     "talkers": (0.5, {"dialogue": 0.8, "length": 0.6}),
     "cheerful": (0.3, {"cheer": 0.8, "length": -0.6}),
@@ -236,7 +239,7 @@ class Bench:
         phi = scorers.encode(votes)
         votes = judge(votes, phi, size, rng)
         if not (out / "posterior").exists():
-            how = reward.VariationalEM() if size.people < 50 else reward.NUTS(draws=400)
+            how = reward.VariationalEM() if size.people < 50 else reward.Gibbs()
             plain = reward.Response(reward.Davidson(tie_spread=False), rater=reward.Rater(lapse=False))
             people = reward.Hierarchical(group="group", response=plain)
             people.fit(votes, phi, inference=how, seed=seed).save(out / "posterior")
@@ -249,14 +252,23 @@ class Bench:
         """Return a rule's choice on the candidates."""
         return rule.choose(self.utilities, risk=choice.Mean(), beta=BETA)
 
-    def train(self, method: str, chosen: Choice, steps: int) -> Path:
-        """Return the folder of a trained adapter."""
+    def train(self, method: str, rule: choice.AbstractWelfare, steps: int) -> Path:
+        """Return the folder of a trained adapter; one that is there already is kept."""
+        folder = self.out / method / "policies" / {"dpo": rule.kind, "ppo": f"{rule.kind}-ppo"}[method] / "adapter"
+        if folder.is_dir():
+            return folder
+        chosen, out = self.choose(rule), self.out / method
+        how = {"model": self.model, "steps": steps, "max_response_tokens": self.size.tokens, "seed": self.seed}
+        how |= {"lora": LORA[self.size.model], "learning_rate": RATES[self.size.model][method]}
         if method == "dpo":
-            trainer = policy.DPO(
-                model=self.model, steps=steps, max_response_tokens=self.size.tokens, seed=self.seed, learning_rate=2e-3
-            )
-            return trainer.train(chosen, self.votes, self.phi, out=self.out / method).adapter
-        raise SystemExit(f"no method {method!r}")
+            trainer = policy.DPO(batch=16, **how)
+            return trainer.train(chosen, self.votes, self.phi, out=out).adapter
+        online = policy.PPO(prompts=8, group=4, reestimate=10, **how)
+
+        def again(utilities: Utilities, beta: float) -> Choice:
+            return rule.choose(utilities, beta=beta)
+
+        return online.train(chosen, self.votes, self.phi, self.scorers, out=out, again=again).adapter
 
     def write(self, name: str, adapter: Path | None) -> list[list[str]]:
         """Return stories for the openings that nobody saw."""
@@ -264,10 +276,13 @@ class Bench:
         file = self.out / "written" / f"{name}.json"
         return kept(file, lambda: policy.sample(self.model, self.held_out, adapter=adapter, **how))
 
-    def worth(self, utilities: Utilities, stories: list[list[str]]) -> Float[np.ndarray, "group prompt"]:
-        """Return what each group thinks of stories, mean over draws and stories of an opening."""
+    def read(self, stories: list[list[str]]) -> Float[np.ndarray, "item feature"]:
+        """Return the features of stories for the openings that nobody saw."""
         flat = [(x, y) for x, ys in zip(self.held_out, stories, strict=True) for y in ys]
-        phi = self.scorers.encode_texts([x for x, _ in flat], [y for _, y in flat], self.phi)
+        return self.scorers.encode_texts([x for x, _ in flat], [y for _, y in flat], self.phi)
+
+    def worth(self, utilities: Utilities, phi: Float[np.ndarray, "item feature"]) -> Float[np.ndarray, "group prompt"]:
+        """Return what each group thinks of stories, mean over draws and stories of an opening."""
         return utilities.of(phi).mean(0).reshape(len(GROUPS), len(self.held_out), -1).mean(-1)
 
 
@@ -297,12 +312,13 @@ def summary(gain: Float[np.ndarray, "group prompt"], mass: Float[np.ndarray, " g
 
 def measured(bench: Bench, adapters: dict[str, Path]) -> list[dict[str, Any]]:
     """Return what every policy gives beside the untrained model, by the readers' true utilities and as inferred."""
-    base = bench.write("base", None)
-    before = {kind: bench.worth(u, base) for kind, u in (("true", bench.true), ("inferred", bench.utilities))}
+    base = bench.read(bench.write("base", None))
+    who = {"true": bench.true, "inferred": bench.utilities}
     rows = []
     for name, adapter in adapters.items():
         stories = bench.write(name, adapter)
-        gain = {k: bench.worth(bench.true if k == "true" else bench.utilities, stories) - before[k] for k in before}
+        phi = bench.read(stories)
+        gain = {kind: bench.worth(u, phi) - bench.worth(u, base) for kind, u in who.items()}
         kl = kept(
             bench.out / "kl" / f"{name}.json",
             lambda adapter=adapter, stories=stories: divergence(
@@ -354,7 +370,7 @@ def draw(rows: list[dict[str, Any]], file: Path) -> None:
     figure.savefig(file, metadata={"Date": None})
 
 
-def run(out: Path, size: Size, methods: Sequence[str], steps: int, seed: int, console: Console) -> dict[str, Any]:
+def run(out: Path, size: Size, steps: dict[str, int], seed: int, console: Console) -> dict[str, Any]:
     """Do all stages that are missing, and tell what came out."""
     begin, seconds = time.perf_counter(), {}
 
@@ -363,16 +379,16 @@ def run(out: Path, size: Size, methods: Sequence[str], steps: int, seed: int, co
 
     bench = Bench.build(out, size, seed, told)
     adapters = {}
-    for method, rule in itertools.product(methods, RULES):
-        chosen, name = bench.choose(rule), f"{method} {rule.kind}"
-        told(f"{name}: {chosen.certificate.gap:.1e} from the optimum of its program")
+    for method, rule in itertools.product(steps, RULES):
+        name = f"{method} {rule.kind}"
+        told(name)
         start = time.perf_counter()
-        adapters[name] = bench.train(method, chosen, steps)
-        seconds[name] = time.perf_counter() - start
+        adapters[name] = bench.train(method, rule, steps[method])
+        seconds[name] = kept(out / "seconds" / f"{name}.json", lambda start=start: time.perf_counter() - start)
     told("stories for openings that nobody saw")
     rows = measured(bench, adapters)
     show(rows, console)
-    lifts = [lifted(rows, method, bench) for method in methods]
+    lifts = [lifted(rows, method, bench) for method in steps]
     for lift in lifts:
         m, low, high = lift["more"]
         told(
@@ -403,12 +419,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/stories"))
     parser.add_argument("--method", nargs="+", choices=("dpo", "ppo"), default=["dpo", "ppo"])
-    parser.add_argument("--steps", type=int, default=None, help="of training; of DPO, PPO takes a third of them")
+    parser.add_argument("--steps", type=int, default=None, help="of training; 100 of DPO, 40 of PPO")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a smaller model and fewer of everything")
     told = parser.parse_args()
-    steps = told.steps or (60 if told.quick else 300)
-    run(told.out, QUICK if told.quick else Size(), told.method, steps, told.seed, Console(width=118))
+    steps = {method: told.steps or STEPS[method] for method in told.method}
+    run(told.out, QUICK if told.quick else Size(), steps, told.seed, Console(width=118))
 
 
 if __name__ == "__main__":
