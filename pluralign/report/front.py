@@ -107,9 +107,10 @@ def _plane(axes: Axes, table: Row, unit: str, base: str) -> None:
 
 def _names(axes: Axes, mean: np.ndarray, points: list[Row]) -> None:
     """Write names beside points, each where it covers least of other names and points."""
-    axes.figure.draw_without_rendering()
-    at = axes.transData.transform(mean) * 72 / axes.figure.dpi  # in points of print
-    frame = axes.bbox.get_points() * 72 / axes.figure.dpi
+    figure: Any = axes.figure
+    figure.draw_without_rendering()
+    at = axes.transData.transform(mean) * 72 / figure.dpi  # in points of print
+    frame = axes.bbox.get_points() * 72 / figure.dpi
     taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in at]
     for i in _shown(points):
         text = _label(points[i])
