@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from pydantic import TypeAdapter
 from scipy.special import expit, softmax
 from scipy.stats import chisquare
 
@@ -11,7 +12,7 @@ from pluralign.errors import InputError
 from pluralign.policy import DPO
 from pluralign.policy.candidates import Candidates
 from pluralign.policy.labels import FromPosterior, FromRule, FromVotes, Slates
-from pluralign.policy.losses import Distil, LogRatio
+from pluralign.policy.losses import ChiSquare, Distil, Logistic, LogRatio, Robust, Square
 from pluralign.policy.reweigh import GroupRobust, MaxMin, State
 from pluralign.types import Linear, Utilities
 from tests.policy.conftest import make_choice
@@ -259,3 +260,20 @@ def test_minimising_over_votes_ends_at_the_share_of_wins():
     labels = labelled(train, chosen, voting(texts(chosen), VOTES[:6], annotators=("ada", "bob", "eve")))
     h = minimiser(train, labels)
     assert expit(0.5 * (h[0] - h[1])) == pytest.approx(4 / 6, abs=1e-6)
+
+
+def test_all_of_it_is_read_from_plain_values():
+    """As a config has it: kinds tell the members of unions apart, also where all else has defaults."""
+    said = {
+        "model": "x",
+        "loss": {"kind": "logistic", "link": {"kind": "chi-square", "largest": 3.0}},
+        "labels": {"kind": "posterior"},
+        "reweigh": {"kind": "group-robust", "rate": 0.2},
+        "slate": None,
+    }
+    read = TypeAdapter(DPO).validate_python(said)
+    link = ChiSquare(3.0)
+    assert read == DPO("x", loss=Logistic(link=link), labels=FromPosterior(), reweigh=GroupRobust(0.2), slate=None)
+    for kind, component in (("square", Square()), ("robust", Robust()), ("distil", Distil())):
+        assert TypeAdapter(DPO).validate_python({"model": "x", "loss": {"kind": kind}}).loss == component
+    assert TypeAdapter(DPO).validate_python({"model": "x", "reweigh": {"kind": "maxmin"}}).reweigh == MaxMin()
