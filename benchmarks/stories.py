@@ -366,7 +366,7 @@ def draw(rows: list[dict[str, Any]], file: Path) -> None:
     axes.set_xticks(place, [row["policy"] for row in rows])
     axes.set_ylabel("gain over the untrained\nmodel, standard deviations")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    axes.legend(frameon=False, ncols=3, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     figure.savefig(file, metadata={"Date": None})
 
 
