@@ -1,6 +1,7 @@
 """Where the base model comes from: a hub or a folder, a GGUF file, or made on the spot."""
 
 import contextlib
+import importlib.util
 import json
 import math
 import warnings
@@ -14,7 +15,14 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 from transformers.utils import logging as hf_logging
 
 from pluralign.artifacts import digest, write_json
@@ -50,16 +58,23 @@ class Pretrained(AbstractModel):
         path: name on the Hugging Face hub, or a folder in the transformers format.
         gguf_file: name of a GGUF file in `path`; its weights are dequantised.
         dtype: of the weights: float32, bfloat16 or float16. Adapters are float32 in any case.
+        quantise: hold the weights of all but the output layer in 4 or 8 bits, computing in `dtype`; null = as they
+            are. It takes bitsandbytes and CUDA.
     """
 
     path: str
     gguf_file: str | None = None
     dtype: str = "float32"
+    quantise: Literal["4bit", "8bit"] | None = None
     kind: Literal["pretrained"] = "pretrained"
 
     def __post_init__(self):
         if self.dtype not in DTYPES:
             raise InputError(f"dtype is {self.dtype!r}; it is one of {', '.join(DTYPES)}.")
+        if self.quantise not in (None, "4bit", "8bit"):
+            raise InputError(f"quantise is {self.quantise!r}; it is 4bit, 8bit or null.")
+        if self.quantise and self.gguf_file:
+            raise InputError("a GGUF file is dequantised when it is read; take either gguf_file or quantise.")
 
     def resolve(self, feedback: Feedback, out: str | Path, seed: int) -> "Pretrained":
         """Return this model itself."""
@@ -69,12 +84,13 @@ class Pretrained(AbstractModel):
         """Return the model, ready to be scored, with the format of its texts.
 
         Raises:
-            InputError: there is no such model.
+            InputError: there is no such model, or it cannot be quantised here.
         """
         source = {"gguf_file": self.gguf_file} if self.gguf_file else {}
+        weights = {"dtype": getattr(torch, self.dtype), **source, **self._quantised()}
         with self._found(), quiet():
             tokenizer = AutoTokenizer.from_pretrained(self.path, **source)
-            model = AutoModelForCausalLM.from_pretrained(self.path, dtype=getattr(torch, self.dtype), **source)
+            model = AutoModelForCausalLM.from_pretrained(self.path, **weights)
         ends = model.generation_config.eos_token_id
         return model.eval(), Format.of(tokenizer, ends if isinstance(ends, list) else [ends])
 
@@ -94,8 +110,8 @@ class Pretrained(AbstractModel):
                 config = AutoConfig.from_pretrained(
                     self.path, **({"gguf_file": self.gguf_file} if self.gguf_file else {})
                 )
-            return digest(self.path, self.gguf_file, self.dtype, config._commit_hash)
-        parts: list[Any] = [self.gguf_file, self.dtype]
+            return digest(self.path, self.gguf_file, self.dtype, self.quantise, config._commit_hash)
+        parts: list[Any] = [self.gguf_file, self.dtype, self.quantise]
         for file in sorted(p for p in folder.iterdir() if p.is_file()):
             size, block = file.stat().st_size, 1 << 16
             with file.open("rb") as handle:
@@ -103,6 +119,21 @@ class Pretrained(AbstractModel):
                     handle.seek(offset)
                     parts += [file.name, size, handle.read(size if size <= 1 << 20 else block)]
         return digest(*parts)
+
+    def _quantised(self) -> dict[str, Any]:
+        """Return what transformers has to be told in order to quantise, nothing if it need not."""
+        if self.quantise is None:
+            return {}
+        missing = [] if importlib.util.find_spec("bitsandbytes") else ["bitsandbytes (`pip install bitsandbytes`)"]
+        missing += [] if torch.cuda.is_available() else ["a GPU with CUDA"]
+        if missing:
+            raise InputError(f"quantise is {self.quantise!r}, which takes {' and '.join(missing)}; or set it to null.")
+        bits = (
+            {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": getattr(torch, self.dtype)}
+            if self.quantise == "4bit"
+            else {"load_in_8bit": True}
+        )
+        return {"quantization_config": BitsAndBytesConfig(**bits), "device_map": {"": torch.cuda.current_device()}}
 
     @contextlib.contextmanager
     def _found(self) -> Iterator[None]:

@@ -33,7 +33,7 @@ class _Room(DynamicLayer):
         for held, new in zip(self._held, (key_states, value_states), strict=True):
             held[:, :, start:stop] = new
         self._take(self._held, stop)
-        return self.keys, self.values
+        return self._held[0][:, :, :stop], self._held[1][:, :, :stop]
 
     def batch_select_indices(self, indices: Tensor) -> None:
         self._take([held[indices] for held in self._held], self.get_seq_length())

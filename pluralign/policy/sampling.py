@@ -58,7 +58,8 @@ def sample(
         if adapter is not None:
             with quiet():
                 network = PeftModel.from_pretrained(network, str(adapter)).eval()
-        network = network.to("cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        network = network if network.device.type == device else network.to(device)  # quantised, it may not be moved
         generator = torch.Generator().manual_seed(seed)
         written = rollout.write(network, form, asked, n, max_tokens, temperature, generator, batch, advance)
     return [[form.read(row) for row in rows] for rows in written]

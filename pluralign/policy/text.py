@@ -38,12 +38,14 @@ class Format:
         before: what the template writes between its generation prompt and the response.
         end: tokens that end a response; the last of them is in `stops`.
         stops: tokens at which generation ends.
+        trims: whether the template strips a response of space at its ends.
     """
 
     tokenizer: Any
     before: str
     end: tuple[int, ...]
     stops: tuple[int, ...]
+    trims: bool = False
 
     @classmethod
     def of(cls, tokenizer: Any, stops: Sequence[int] = ()) -> "Format":
@@ -75,7 +77,8 @@ class Format:
         after = _ids(tokenizer, answered[start + len(PROBE) :])
         last = next((i for i, token in enumerate(after) if token in ends), None)
         end = (*after, ends[0]) if last is None else after[: last + 1]
-        return cls(tokenizer, answered[len(asked) : start], end, ends)
+        trims = f" {PROBE} " not in _chat(tokenizer, "", f" {PROBE} ")
+        return cls(tokenizer, answered[len(asked) : start], end, ends, trims)
 
     def prompt(self, text: str, limit: int) -> tuple[int, ...]:
         """Return the tokens of a prompt; one that is longer than `limit` loses words from its start.
@@ -97,7 +100,7 @@ class Format:
     def row(self, prompt: tuple[int, ...], response: str, limit: int) -> Row:
         """Return a prompt's tokens with those of a response; one longer than `limit`, end included, is cut."""
         if self.tokenizer.chat_template:
-            body = _continuation(self.tokenizer, "\n", self.before + response)
+            body = _continuation(self.tokenizer, "\n", self.before + (response.strip() if self.trims else response))
         else:
             body = _continuation(self.tokenizer, "a", f" {response}" if response else "")
         ids = (*body, *self.end)
@@ -125,7 +128,9 @@ def _chat(tokenizer: Any, user: str, assistant: str | None = None) -> str:
     turns = [{"role": "user", "content": user}]
     if assistant is not None:
         turns.append({"role": "assistant", "content": assistant})
-    return tokenizer.apply_chat_template(turns, add_generation_prompt=assistant is None, tokenize=False)
+    # Responses that people judged hold no thinking; templates that know no such word pass over it.
+    options = {"add_generation_prompt": assistant is None, "enable_thinking": False}
+    return tokenizer.apply_chat_template(turns, tokenize=False, **options)
 
 
 def _ids(tokenizer: Any, text: str) -> tuple[int, ...]:

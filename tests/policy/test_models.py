@@ -3,6 +3,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pluralign.errors import InputError
@@ -94,6 +95,31 @@ def test_a_model_that_is_not_there_is_named(path, tmp_path, monkeypatch, votes):
 def test_a_dtype_that_is_unknown_is_named():
     with pytest.raises(InputError, match="dtype is 'float8'; it is one of float32, bfloat16, float16"):
         Pretrained("x", dtype="float8")
+
+
+@pytest.mark.parametrize("bits", ["4bit", "8bit"])
+def test_a_model_that_cannot_be_quantised_here_says_what_is_missing(bits, tiny, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(InputError, match=f"quantise is '{bits}', which takes .*a GPU with CUDA; or set it to null"):
+        Pretrained(tiny.path, quantise=bits).load()
+    assert Pretrained(tiny.path, quantise=bits).fingerprint() != tiny.fingerprint()
+
+
+def test_what_transformers_is_told_of_bits(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 3)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: object())
+    four, eight = (Pretrained("x", dtype="bfloat16", quantise=bits)._quantised() for bits in ("4bit", "8bit"))
+    assert four["device_map"] == eight["device_map"] == {"": 3}
+    assert four["quantization_config"].quantization_method() == "nf4"
+    assert four["quantization_config"].bnb_4bit_compute_dtype == torch.bfloat16
+    assert eight["quantization_config"].quantization_method() == "llm_int8"
+    assert Pretrained("x")._quantised() == {}
+
+
+def test_a_gguf_file_is_not_quantised_again():
+    with pytest.raises(InputError, match="either gguf_file or quantise"):
+        Pretrained("x", quantise="4bit", gguf_file="x.gguf")
 
 
 def test_the_fingerprint_changes_with_weights_tokenizer_and_dtype(votes, tmp_path):

@@ -14,7 +14,7 @@ TURNS = (
 SPECIAL = ["<pad>", "<unk>", "<s>", "</s>", "<|user|>", "<|assistant|>"]
 
 
-def byte_level(template=None, bos=False, pad="<pad>") -> PreTrainedTokenizerFast:
+def byte_level(template=None, bos=False, pad: str | None = "<pad>") -> PreTrainedTokenizerFast:
     """One token per byte and per special token, so that every boundary can be read off."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     core = Tokenizer(models.BPE({t: i for i, t in enumerate(SPECIAL + alphabet)}, [], unk_token="<unk>"))
@@ -39,7 +39,7 @@ def written(form, prompt, response, prompt_limit=100, limit=100):
     return form.tokenizer.decode(row.prompt), form.tokenizer.decode(row.response), row
 
 
-@pytest.mark.parametrize("pad", ["<pad>", "</s>", "<unk>"])
+@pytest.mark.parametrize("pad", ["<pad>", "</s>", "<unk>", None])
 @pytest.mark.parametrize(
     ("template", "bos", "prompt", "response"),
     [
@@ -67,6 +67,53 @@ def test_what_a_template_puts_before_and_after_a_response_belongs_to_the_respons
     form = Format.of(byte_level(spaced))
     assert written(form, "hi", "yes")[:2] == ("<|user|>hi<|assistant|>", " yes </s>")
     assert form.text(written(form, "hi", "yes")[2].response) == "yes"
+
+
+REFUSING = "{% for m in messages if m.role == 'system' %}{{ raise_exception('no system turn') }}{% endfor %}" + TURNS
+GENERAL = "{% if messages[0].role != 'system' %}<|system|>Be kind.</s>\n{% endif %}" + TURNS
+TRIMMING = TURNS.replace("{{ m.content }}", "{{ m.content | trim }}")
+# One that thinks unless it is told not to, and shows in each answer that it has not thought.
+SWITCHED = (
+    "{% for m in messages %}<|{{ m.role }}|>{% if m.role == 'assistant' %}<think>\n\n</think>\n\n{% endif %}"
+    "{{ m.content }}</s>\n{% endfor %}{% if add_generation_prompt %}<|assistant|>"
+    "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+SHOWN = SWITCHED.split("{% if add_generation_prompt %}")[0] + "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+
+
+@pytest.mark.parametrize("bos", [True, False])
+@pytest.mark.parametrize(
+    ("template", "prompt", "response"),
+    [
+        (REFUSING, "<|user|>hi</s>\n<|assistant|>", "yes</s>"),
+        (GENERAL, "<|system|>Be kind.</s>\n<|user|>hi</s>\n<|assistant|>", "yes</s>"),
+        (TRIMMING, "<|user|>hi</s>\n<|assistant|>", "yes</s>"),
+        (SWITCHED, "<|user|>hi</s>\n<|assistant|><think>\n\n</think>\n\n", "yes</s>"),
+        (SHOWN, "<|user|>hi</s>\n<|assistant|>", "<think>\n\n</think>\n\nyes</s>"),
+    ],
+)
+def test_real_templates_have_their_way(template, bos, prompt, response):
+    """A row is the template's rendering of both turns, up to the token that ends the second."""
+    form = Format.of(byte_level(template, bos))
+    assert written(form, "hi", "yes")[:2] == (prompt, response)
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]
+    whole = form.tokenizer.apply_chat_template(turns, tokenize=False)
+    assert prompt + response + "\n" == whole
+
+
+@pytest.mark.parametrize("template", [TURNS, TRIMMING])
+def test_a_response_is_trimmed_if_the_template_trims_it(template):
+    form = Format.of(byte_level(template))
+    for response in (" yes ", "yes\n", "\tyes", "two  words"):
+        turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": response}]
+        whole = form.tokenizer.apply_chat_template(turns, tokenize=False)
+        assert "".join(written(form, "hi", response)[:2]) + "\n" == whole
+
+
+def test_a_template_that_always_opens_a_thought_is_refused():
+    """What it would write after the thought is not what it shows of an answer, so no recorded answer can be scored."""
+    with pytest.raises(InputError, match="does not write an assistant turn as a continuation"):
+        Format.of(byte_level(TURNS.replace("<|assistant|>{% endif %}", "<|assistant|><think>{% endif %}")))
 
 
 def test_a_turn_may_end_in_a_token_that_is_not_eos():
