@@ -25,8 +25,21 @@ features: {kind: lexicon, categories: *styles}
 reward: {kind: hierarchical, group: group}
 inference: {kind: svi, steps: 200, draws: 60}
 draws: 20
-policy: {kind: dpo, model: {kind: scratch, steps: 20, layers: 1, width: 32}, steps: 8, batch: 4, checkpoint_every: 2}
+policy:
+  kind: dpo
+  model: {kind: scratch, steps: 20, layers: 1, width: 32}
+  steps: 8
+  batch: 4
+  loop: {checkpoint_every: 2}
 train: [nash]
+online:
+  kind: ppo
+  model: {kind: scratch, steps: 20, layers: 1, width: 32}
+  steps: 4
+  prompts: 2
+  max_response_tokens: 12
+  reestimate: 2
+train_online: [nash]
 sampling: {responses: 2, max_tokens: 12, shown: 2}
 groups: group
 """

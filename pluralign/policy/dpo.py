@@ -51,7 +51,7 @@ from pluralign.policy.labels import FromRule, FromVotes, Labels, LabelSource, Sl
 from pluralign.policy.models import Pretrained, Scratch, bar, resolve
 from pluralign.policy.reweigh import MaxMin, Reweighing, State
 from pluralign.policy.text import Format, Row
-from pluralign.policy.training import Loop, Training, keep_inputs, main_first
+from pluralign.policy.training import Loop, Training, check_room, keep_inputs, main_first
 from pluralign.types import Choice, Features, Feedback, Policy
 
 
@@ -174,7 +174,8 @@ class DPO:
         torch.manual_seed(self.seed)
         model = self.lora.attach(network)
         title = f"dpo {folder.name}"
-        run = Training(model, model, form, self.loop, self.learning_rate, self.steps, self.seed, folder, key, title)
+        module = scoring.Scorer(model)
+        run = Training(module, model, form, self.loop, self.learning_rate, self.steps, self.seed, folder, key, title)
         reference = self._reference(run, rows, labels, out / "reference", base.fingerprint())
         state = State(**{k: v.numpy() for k, v in run.state.items()}) if run.state else State.start(labels)
         for step in run.steps():
@@ -220,15 +221,7 @@ class DPO:
             form.row(prompts[x], y, self.max_response_tokens)
             for x, y in zip(candidates.prompts, candidates.responses, strict=True)
         ]
-        longest, room = (
-            max(len(r.prompt) + len(r.response) for r in rows),
-            getattr(network.config, "max_position_embeddings", None),
-        )
-        if room is not None and longest > room:
-            raise InputError(
-                f"a prompt with its response takes {longest} tokens, the model reads {room}; lower max_prompt_tokens "
-                f"(now {self.max_prompt_tokens}) or max_response_tokens (now {self.max_response_tokens})."
-            )
+        check_room(network, max(len(r.prompt) for r in rows), max(len(r.response) for r in rows))
         return rows
 
     def _reference(

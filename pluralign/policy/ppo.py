@@ -21,7 +21,7 @@ Every step writes one line to `metrics.jsonl`, means over the responses of the s
 - `length`: tokens per response.
 - `cut`: share of responses that were cut at `max_response_tokens` before their end.
 - `spread`: standard deviation of `objective` over a prompt's responses, mean over prompts; 0 at the optimum.
-- `clipped`: share of tokens whose ratio to the policy that wrote them left the clip range, in the last epoch.
+- `clipped`: share of a response's tokens that left the clip range around the policy that wrote them, in the last epoch.
 - `loss`: of the policy, in the last epoch.
 - `grad_norm`: Euclidean norm of the gradient before clipping, in the last epoch.
 - `value_loss`, `explained`: with a critic, its loss, and the share of the variance of returns that it explains.
@@ -148,8 +148,7 @@ class PPO:
             out: run folder.
             again: the rule with its risk, `(utilities, beta) -> Choice`, such as
                 `lambda u, beta: choice.Maximin().choose(u, beta=beta)`; needed if `reestimate` is set.
-            terms: further rewards, limits, or things to be told (`rewards.Term`). Functions among them are known by
-                name only: a finished run is not trained again when what they do has changed.
+            terms: further rewards, limits, or things to be told.
             opponents: whom responses have to beat if the reward is a win rate (`duels`).
 
         Raises:
@@ -165,10 +164,9 @@ class PPO:
         with main_first():
             keep_inputs(chosen, votes, phi, out)
             base = resolve(self.model, votes, out, self.seed)
-        told = [(t.name, t.weight, t.at_least, t.at_most, t.rate) for t in terms]
         key = artifacts.digest(
             {**asdict(self), "model": base.fingerprint(), "loop": self.loop.decisive, "again": again is not None},
-            *(prompts, told, opponents, chosen.name, chosen.beta, chosen.lottery, phi.provenance),
+            *(prompts, rewards.fingerprint(), opponents, chosen.name, chosen.beta, chosen.lottery, phi.provenance),
             chosen.log_ratio(),
         )
         folder = out / "policies" / f"{chosen.name}-ppo"
@@ -310,7 +308,7 @@ class PPO:
             )
         with torch.no_grad():
             off = ((seen.log_probs - part.old).exp() - 1).abs() > self.clip
-            told = {"clipped": off[mask].float(), "loss": loss.detach() / self.max_response_tokens}
+            told = {"clipped": (off & mask).sum(-1) / mask.sum(-1), "loss": loss.detach() / self.max_response_tokens}
         if isinstance(self.baseline, Critic):
             assert seen.values is not None and part.value is not None and part.target is not None
             value = online.value_loss(seen.values, part.value, part.target, mask, self.baseline.clip)

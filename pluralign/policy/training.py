@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -322,7 +322,8 @@ def start(folder: Path, loop: Loop) -> Accelerator:
 @contextlib.contextmanager
 def main_first() -> Iterator[None]:
     """Let the main process go first, so that others find what it made."""
-    with PartialState().main_process_first():
+    # A bare PartialState would not see that processes were started for the processor.
+    with Accelerator(mixed_precision="no").main_process_first():
         yield
 
 

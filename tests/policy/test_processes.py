@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -17,17 +16,15 @@ ROOT = Path(__file__).parents[2]
 
 
 def launch(model: str, out: Path, processes: int) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    options = ["--cpu", "--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no"]
-    options += ["--dynamo_backend", "no", "--main_process_port", port]
-    command = [sys.executable, "-m", "accelerate.commands.launch", *options, "-m", "tests.policy.launched"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false"}
+    """Run `launched` in several processes on the processor, by what `accelerate launch` runs for several cards."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
     done = subprocess.run(
-        [*command, model, str(out)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400
-    )
+        [*command, "-m", "tests.policy.launched", model, str(out)],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
+    assert (out / "processes").read_text() == str(processes)
 
 
 def told(folder: Path) -> list[dict[str, float]]:
