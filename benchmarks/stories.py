@@ -39,9 +39,9 @@ from pluralign.types import Choice, Choices, Features, Feedback, Grades, Linear,
 
 BETA = 0.1  # price of a nat, in standard deviations of what a typical reader feels
 BOOTSTRAP = 4000
-STEPS = {"dpo": 100, "ppo": 40}
+STEPS = {"dpo": 200, "ppo": 40}
 LORA = {"stories15M": policy.Lora(), "stories260K": policy.Lora(targets=None)}  # the small one has little to adapt
-RATES = {"stories15M": {"dpo": 5e-4, "ppo": 2e-3}, "stories260K": {"dpo": 3e-3, "ppo": 1e-3}}
+RATES = {"stories15M": {"dpo": 1e-3, "ppo": 2e-3}, "stories260K": {"dpo": 3e-3, "ppo": 1e-3}}
 RULES = (choice.Utilitarian(), choice.Maximin())
 KINDS = (("dog", "Max"), ("cat", "Mimi"), ("bird", "Pip"), ("bear", "Bob"), ("rabbit", "Fluffy"), ("frog", "Hop"))
 PEOPLE = (("boy", "Tom"), ("boy", "Ben"), ("girl", "Lily"), ("girl", "Sara"), ("girl", "Mia"), ("boy", "Tim"))
@@ -419,7 +419,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/stories"))
     parser.add_argument("--method", nargs="+", choices=("dpo", "ppo"), default=["dpo", "ppo"])
-    parser.add_argument("--steps", type=int, default=None, help="of training; 100 of DPO, 40 of PPO")
+    parser.add_argument("--steps", type=int, default=None, help="of training; 200 of DPO, 40 of PPO")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a smaller model and fewer of everything")
     told = parser.parse_args()

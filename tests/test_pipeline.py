@@ -70,9 +70,10 @@ def test_a_run_leaves_a_report_whose_numbers_are_in_json(finished):
     assert "caveats" in json.dumps(numbers)
     assert (folder / "report.html").stat().st_size > 10_000
     evaluation = artifacts.load(folder / "evaluation", Evaluation)
-    assert [w.group for w in evaluation.welfare] == ["friends", "critics"]
+    told = [(w.policy, w.group) for w in evaluation.welfare]
+    assert told == [(name, group) for name in ("nash", "nash-ppo") for group in ("friends", "critics")]
     assert all(w.true_gain is not None and w.gain.low <= w.gain.mean <= w.gain.high for w in evaluation.welfare)
-    assert {s.policy for s in evaluation.samples} == {"base model", "nash"}
+    assert {s.policy for s in evaluation.samples} == {"base model", "nash", "nash-ppo"}
     assert [s.model for s in evaluation.scores][1:] == ["pooled Bradley-Terry", "constant"]
 
 
@@ -89,11 +90,11 @@ def test_stages_whose_inputs_have_not_changed_are_not_run_again(finished):
 def test_a_changed_rule_keeps_the_posterior_and_a_changed_seed_does_not(finished, tmp_path):
     folder = shutil.copytree(finished[0], tmp_path / "copy")
     before = {p: artifacts.hash_of(folder / p) for p in ("posterior", "choices/nash", "choices/maximin")}
-    again(folder, {"beta": "0.3", "train": "[]"})
+    again(folder, {"beta": "0.3", "train": "[]", "train_online": "[]"})
     after = {p: artifacts.hash_of(folder / p) for p in before}
     assert after["posterior"] == before["posterior"]
     assert after["choices/nash"] != before["choices/nash"]
-    again(folder, {"seed": "1", "train": "[]"})
+    again(folder, {"seed": "1", "train": "[]", "train_online": "[]"})
     assert artifacts.hash_of(folder / "posterior") != before["posterior"]
 
 
@@ -118,7 +119,12 @@ def test_a_run_that_was_killed_goes_on_and_ends_the_same(finished, tmp_path, mon
 def test_true_welfare_is_absent_where_nobody_knows_it(finished, tmp_path):
     """Features that are not the community's own cannot say what its annotators truly want."""
     told = again(
-        tmp_path / "run", {"features": "{kind: lexicon, categories: {warm: [dear], dry: [exactly]}}", "train": "[]"}
+        tmp_path / "run",
+        {
+            "features": "{kind: lexicon, categories: {warm: [dear], dry: [exactly]}}",
+            "train": "[]",
+            "train_online": "[]",
+        },
     )
     assert "truth" not in told
     assert not (tmp_path / "run" / "truth").exists()
@@ -133,7 +139,12 @@ def test_raked_weights_are_the_mass_of_voters_and_the_report_says_so(finished, t
     """Of 8 friends and 4 critics, who shall count the same, a friend counts 1/16 and a critic 1/8."""
     told = again(
         tmp_path / "run",
-        {"population": "{margins: {group: {friends: 0.5, critics: 0.5}}, rake: true}", "train": "[]", "policy": "null"},
+        {
+            "population": "{margins: {group: {friends: 0.5, critics: 0.5}}, rake: true}",
+            "train": "[]",
+            "policy": "null",
+            "train_online": "[]",
+        },
     )
     assert "Annotators count by raked weights from 0.75 to 1.50" in " ".join(told.split())
     mass = RewardPosterior.load(tmp_path / "run/posterior").mass
@@ -194,7 +205,7 @@ def test_compare_takes_finished_runs_only(finished, tmp_path):
 @pytest.mark.parametrize("form", ["{kind: ranking}", "{kind: rating}"])
 def test_other_forms_than_comparisons_reach_a_report(tmp_path, form):
     """Rankings and ratings in, lotteries out; nothing is trained."""
-    changes = {"feedback.form": form, "feedback.tie": "null", "policy": "null", "train": "[]"}
+    changes = {"feedback.form": form, "feedback.tie": "null", "policy": "null", "train": "[]", "train_online": "[]"}
     pipeline.run(config.parse(SMALL, changes), tmp_path / "run", Console(file=io.StringIO()))
     posterior = artifacts.load(tmp_path / "run" / "posterior", RewardPosterior)
     scores = artifacts.load(tmp_path / "run" / "scores", Evaluation)
@@ -209,7 +220,7 @@ def test_rules_keep_constraints_and_the_report_says_what_they_cost(finished, tmp
     folder = tmp_path / "held"
     shutil.copytree(finished[0], folder)
     held = {"constraints": "[{kind: floor, eps: -0.3}, {kind: limit, objectives: {overall: 1}, at_least: 0.1}]"}
-    again(folder, held | {"train": "[]", "rules": "[{kind: utilitarian}, {kind: leximin}]"})
+    again(folder, held | {"train": "[]", "train_online": "[]", "rules": "[{kind: utilitarian}, {kind: leximin}]"})
     chosen = artifacts.load(folder / "choices" / "utilitarian", Choice)
     assert [d.name for d in chosen.demands] == ["floor: friends", "floor: critics", "overall at least 0.1"]
     gain = (chosen.utilities.expected(chosen.lottery) - chosen.utilities.expected(chosen.utilities.reference)).mean(0)
@@ -224,7 +235,7 @@ def test_rules_keep_constraints_and_the_report_says_what_they_cost(finished, tmp
 def test_each_prompt_by_itself(finished, tmp_path):
     folder = tmp_path / "apart"
     shutil.copytree(finished[0], folder)
-    again(folder, {"scope": "prompt", "train": "[]"})
+    again(folder, {"scope": "prompt", "train": "[]", "train_online": "[]"})
     apart = artifacts.load(folder / "choices" / "maximin", Choice)
     assert apart.weights is None
     together = artifacts.load(finished[0] / "choices" / "maximin", Choice)
@@ -233,6 +244,8 @@ def test_each_prompt_by_itself(finished, tmp_path):
 
 def test_constraints_on_rules_that_have_none_are_refused():
     with pytest.raises(InputError, match="constraints hold for rules that maximise welfare, and borda do not"):
-        config.parse(SMALL, {"constraints": "[{kind: floor}]", "rules": "[{kind: borda}]", "train": "[]"})
+        config.parse(
+            SMALL, {"constraints": "[{kind: floor}]", "rules": "[{kind: borda}]", "train": "[]", "train_online": "[]"}
+        )
     with pytest.raises(InputError, match="demands nothing"):
         config.parse(SMALL, {"constraints": "[{kind: limit, objectives: {overall: 1}}]"})

@@ -57,7 +57,9 @@ class Lora:
         )
         names = sorted({name.split(".")[-1] for name, m in network.named_modules() if isinstance(m, torch.nn.Linear)})
         if self.checkpointing:
-            network.gradient_checkpointing_enable({"use_reentrant": False})
+            # transformers before 5.23 knows it by the older name, which later ones warn of
+            name = "activation_checkpointing_enable"
+            getattr(network, name, network.gradient_checkpointing_enable)({"use_reentrant": False})
         try:
             with quiet():
                 model = get_peft_model(network, config)

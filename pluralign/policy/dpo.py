@@ -44,15 +44,17 @@ from torch import Tensor
 
 from pluralign import artifacts
 from pluralign.errors import InputError, TrainError
-from pluralign.policy import losses, scoring
+from pluralign.policy import losses, rollout, scoring
 from pluralign.policy.adapt import Lora
 from pluralign.policy.candidates import Candidates
 from pluralign.policy.labels import FromRule, FromVotes, Labels, LabelSource, Slates
 from pluralign.policy.models import Pretrained, Scratch, bar, resolve
 from pluralign.policy.reweigh import MaxMin, Reweighing, State
 from pluralign.policy.text import Format, Row
-from pluralign.policy.training import Loop, Training, check_room, keep_inputs, main_first
+from pluralign.policy.training import Loop, Training, check_room, keep_inputs, main_first, seed_of
 from pluralign.types import Choice, Features, Feedback, Policy
+
+SHOWN = 4  # prompts whose responses are kept to be read, if samples are wanted
 
 
 @dataclass(frozen=True)
@@ -199,6 +201,8 @@ class DPO:
                 if self.reweigh is not None:
                     state = state.saw(whole.candidates, run.gather(log_ratio.detach()).cpu().double().numpy())
             norm = run.apply(self.loss.curvature(self.beta))
+            if run.wants_samples(step):
+                self._samples(run, labels.candidates, step)
             record = run.means(told)
             if self.reweigh is not None:
                 record |= self._shown(state, labels, slates)
@@ -223,6 +227,15 @@ class DPO:
         ]
         check_room(network, max(len(r.prompt) for r in rows), max(len(r.response) for r in rows))
         return rows
+
+    def _samples(self, run: Training, candidates: Candidates, step: int) -> None:
+        """Keep what the policy now writes to the first few prompts."""
+        prompts = list(dict.fromkeys(candidates.prompts))[:SHOWN]
+        asked = [run.form.prompt(text, self.max_prompt_tokens) for text in prompts]
+        generator = torch.Generator(run.accelerator.device)
+        generator.manual_seed(seed_of(self.seed, step))
+        written = rollout.write(run.model, run.form, asked, 1, self.max_response_tokens, 1.0, generator)
+        run.keep_samples(prompts, [run.form.read(row) for (row,) in written])
 
     def _reference(
         self, run: Training, rows: list[Row], labels: Labels, folder: Path, fingerprint: str

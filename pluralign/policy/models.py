@@ -128,7 +128,7 @@ class Pretrained(AbstractModel):
         missing += [] if torch.cuda.is_available() else ["a GPU with CUDA"]
         if missing:
             raise InputError(f"quantise is {self.quantise!r}, which takes {' and '.join(missing)}; or set it to null.")
-        bits = (
+        bits: dict[str, Any] = (
             {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": getattr(torch, self.dtype)}
             if self.quantise == "4bit"
             else {"load_in_8bit": True}

@@ -221,7 +221,8 @@ class PPO:
             rows = [row for rows in written for row in rows]
             texts, named = [form.read(row) for row in rows], [prompts[i] for i in mine for _ in range(self.group)]
             scored = rewards(named, texts)
-            run.keep_samples(named[:: self.group], texts[:: self.group])
+            if run.wants_samples(step):
+                run.keep_samples(named[:: self.group], texts[:: self.group])
             total, guarded = scored.total, {}
             if monitor is not None:
                 verdict, total = self._guarded(run, monitor, scored, mine, prompts)

@@ -245,9 +245,9 @@ class Training:
         self._advance(1, **{name: record[name] for name in shown})
 
     def keep_samples(self, prompts: Sequence[str], responses: Sequence[str]) -> None:
-        """Append responses of this step to `samples.jsonl`, if it is one of those whose samples are wanted."""
+        """Append responses of this step to `samples.jsonl`."""
         step = len(self.history) + 1
-        if self.wants_samples(step - 1) and self.accelerator.is_main_process:
+        if self.accelerator.is_main_process:
             with (self.folder / "samples.jsonl").open("a", encoding="utf-8") as file:
                 for prompt, response in zip(prompts, responses, strict=True):
                     file.write(json.dumps({"step": step, "prompt": prompt, "response": response}) + "\n")

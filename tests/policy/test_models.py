@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pluralign.errors import InputError
-from pluralign.policy import Pretrained, Scratch, resolve, sample
+from pluralign.policy import Pretrained, Scratch, resolve, sample, scoring
 from pluralign.policy.text import Format
 from tests.policy.conftest import make_feedback
 
@@ -65,7 +65,11 @@ def test_scratch_learns_to_write_such_texts_and_new_ones(tmp_path):
     )
     written = sample(model, [f"tell me of the {t}" for t in topics], n=60, max_tokens=20)
     known, texts = set(itertools.chain(*grammar.values())), list(itertools.chain(*written))
-    assert np.mean([text in known for text in texts]) > 0.9
+    network, form = model.load()
+    rows = [form.row(form.prompt(f"tell me of the {t}", 64), text, 64) for t in topics for text in sorted(known)]
+    mass = np.exp(scoring.score(network, rows, 32)).sum() / len(topics)
+    assert mass > 0.9
+    assert abs(np.mean([text in known for text in texts]) - mass) < 4 * np.sqrt(mass * (1 - mass) / len(texts))
     assert len(set(texts)) >= 12
     assert {grammar[t][4] for t in topics} & set(texts)
     untrained = resolve(Scratch(layers=1, width=32, heads=2, steps=1, batch=16), feedback, tmp_path / "untrained", 0)
