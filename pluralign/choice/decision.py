@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 
 from pluralign.choice.ballots import SAME, TIE, Profile, electorates
 from pluralign.choice.leximin import Leximin
+from pluralign.choice.linear import DENSE, AbstractLinear, Electorate
 from pluralign.choice.lottery import AbstractLottery, MaximalLottery
 from pluralign.choice.rule import AbstractRule, AbstractWelfare
 from pluralign.choice.scale import chunks, rescale
@@ -21,17 +22,19 @@ from pluralign.types import Decision, Decisions, Linear, Utilities
 
 Shares = Float[np.ndarray, "draw prompt candidate"]
 CHUNK = 500_000  # utilities in hand at once
+DRAWS = 25  # in hand at once, at most: patience is asked in between
 
 
 def decide(rule: AbstractRule, utilities: Utilities, enough: float = 0.5) -> Decision:
     """Return what a rule decides on each prompt in every posterior draw alone, without a price for divergence.
 
     A rule that names winners decides for the winners of that draw's ballots, ties sharing the win, and a lottery for
-    that draw's chances. A rule that maximises welfare decides for the candidate that has most welfare as the sole
-    answer to that prompt, `argmax_y W(U[draw, :, prompt, y])`; the rule's own lottery, which may please everyone in
-    turn, is what `choose` is for. `Leximin` goes on to the next voter where that ties. A rule with a scale of its own
-    measures each prompt on it. A rule that is defined for positive utilities only, and has no scale of its own,
-    measures each prompt from the voter's worst candidate there: candidates that leave least mass at that worst (or
+    that draw's chances. A linear rule makes one weight vector of that draw's ballots on all prompts together, and
+    decides for whom that puts first. A rule that maximises welfare decides for the candidate that has most welfare as
+    the sole answer to that prompt, `argmax_y W(U[draw, :, prompt, y])`; the rule's own lottery, which may please
+    everyone in turn, is what `choose` is for. `Leximin` goes on to the next voter where that ties. A rule with a scale
+    of its own measures each prompt on it. A rule that is defined for positive utilities only, and has no scale of its
+    own, measures each prompt from the voter's worst candidate there: candidates that leave least mass at that worst (or
     below the zero of the rule's scale) come first, and among those the welfare of voters who are above it decides,
     which is the limit of `W(u + e)` as e goes to 0 (for Nash's welfare: Caragiannis et al. 2019, The unreasonable
     fairness of maximum Nash welfare). With many voters everything is somebody's worst, so that Nash's welfare then
@@ -129,11 +132,13 @@ class World:
         values: utilities of the voters who count.
         mass: how much each voter counts.
         reference: 0 = not a candidate of this prompt.
+        phi: features of candidates, if utilities are linear in them.
     """
 
     values: Float[np.ndarray, "draw voter prompt candidate"]
     mass: Float[np.ndarray, " voter"]
     reference: Float[np.ndarray, "prompt candidate"]
+    phi: Float[np.ndarray, "prompt candidate feature"] | None = None
 
     @cached_property
     def profiles(self) -> list[tuple[Int[np.ndarray, " candidate"], Profile]]:
@@ -189,6 +194,19 @@ def _margins(rule: AbstractMargins | MaximalLottery, world: World) -> Shares:
 @shares.register(AbstractLottery)
 def _lottery(rule: AbstractLottery, world: World) -> Shares:
     return world.spread(rule.chances(profile) for _, profile in world.profiles)
+
+
+@shares.register(AbstractLinear)
+def _linear(rule: AbstractLinear, world: World) -> Shares:
+    """Return who is first by the weights that each draw's ballots on all prompts make together."""
+    if world.phi is None:
+        raise InputError(DENSE)
+    decided: list[np.ndarray] = []
+    prompts = len(world.phi)
+    for start in range(0, len(world.profiles), prompts):
+        told = world.profiles[start : start + prompts]
+        decided += rule.first([Electorate.of(world.phi[x, on], p, x, on) for x, (on, p) in enumerate(told)])
+    return world.spread(iter(decided))
 
 
 @shares.register(AbstractWelfare)
@@ -252,13 +270,15 @@ def _evaluated(
 
 def _worlds(utilities: Utilities) -> Iterator[World]:
     """Yield posterior mean utilities as a world of one draw, and then all draws, a few at a time."""
-    counts, value = utilities.mass > 0, utilities.value
+    counts, value, phi = utilities.mass > 0, utilities.value, None
     if isinstance(value, Linear):
+        phi = value.phi
         mean = Linear(value.phi, value.weights.mean(0, keepdims=True), value.offset.mean(0, keepdims=True))
         centre = replace(utilities, value=mean).dense()
     else:
         centre = value.mean(0, keepdims=True)
-    step = max(1, CHUNK // centre.size)
+    step = min(max(1, CHUNK // centre.size), DRAWS)
     for values in chain([centre], (part for _, part in chunks(utilities))):
         for start in range(0, len(values), step):
-            yield World(values[start : start + step, counts], utilities.mass[counts], utilities.reference)
+            part = values[start : start + step, counts]
+            yield World(part, utilities.mass[counts], utilities.reference, phi)

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.special import rel_entr
 
-from pluralign.choice.ballots import TIE, electorates
+from pluralign.choice.ballots import TIE, Profile, electorates
 from pluralign.choice.bundle import best_response
 from pluralign.choice.cone import MEND, Rows, give_up, separate, shortest
 from pluralign.choice.risk import AbstractRisk
@@ -24,6 +24,10 @@ from pluralign.errors import InputError, SolveError
 from pluralign.types import Choice, Linear, LinearReward, Utilities
 
 Key = tuple[float, ...]
+DENSE = (
+    "linear rules return weights over features, but these utilities are dense: a table without features. Make them "
+    "from a posterior and features, without item effects (`items=False`), or as `types.Linear`."
+)
 SURE = 1e-6  # by so much a weight vector makes comparisons true that need no solve
 
 
@@ -67,10 +71,25 @@ class Electorate:
     on: Int[np.ndarray, " candidate"]
     place: Int[np.ndarray, " candidate"]
 
+    @classmethod
+    def of(
+        cls, phi: Float[np.ndarray, "candidate feature"], profile: Profile, row: int, on: Int[np.ndarray, " candidate"]
+    ) -> "Electorate":
+        """Return what ballots on these candidates say of the different ones."""
+        points, which, place = np.unique(phi + 0.0, axis=0, return_index=True, return_inverse=True)  # -0 is 0
+        distinct = replace(profile, level=profile.level[which], approved=profile.approved[which])
+        tops = distinct.tops(np.ones(len(which), bool))
+        return cls(points, distinct.margins(), tops, row, on, place.ravel())
+
     def over(self, better: np.ndarray, worse: np.ndarray) -> Rows:
         """Return the rows of these comparisons."""
         difference = self.phi[better] - self.phi[worse]
         return difference / np.linalg.norm(difference, axis=-1, keepdims=True)
+
+    @property
+    def key(self) -> tuple:
+        """By what prompts are sorted, so that nothing hangs on how they are numbered."""
+        return self.phi.shape, self.phi.ravel().tolist()
 
     def unanimous(self) -> Bool[np.ndarray, "point point"]:
         """Return who is preferred to whom by everybody."""
@@ -99,8 +118,20 @@ class AbstractLinear(AbstractRule):
     cautious: ClassVar[bool] = False
 
     @abstractmethod
-    def ranked(self, electorates: list[Electorate]) -> tuple[list[list[int]], float | None]:
-        """Return each prompt's order, best first, and what least margin has to be lost, if that is known."""
+    def ranked(self, electorates: list[Electorate], places: int | None = None) -> tuple[list[list[int]], float | None]:
+        """Return each prompt's order, best first, and what least margin has to be lost, if that is known.
+
+        Args:
+            electorates: of all prompts.
+            places: how many places from the top are asked for; None: all.
+        """
+
+    def first(self, electorates: list[Electorate]) -> list[Bool[np.ndarray, " candidate"]]:
+        """Return who is ranked first on each prompt; candidates with equal features are first together."""
+        told = sorted(range(len(electorates)), key=lambda i: electorates[i].key)
+        orders, _ = self.ranked([electorates[i] for i in told], places=1)
+        best = dict(zip(told, orders, strict=True))
+        return [e.place == best[i][0] for i, e in enumerate(electorates)]
 
     def rank(self, utilities: Utilities) -> Induced:
         """Return rankings that one weight vector induces.
@@ -165,10 +196,10 @@ class LCPO(AbstractLinear):
 
     kind: Literal["lcpo"] = "lcpo"
 
-    def ranked(self, electorates: list[Electorate]) -> tuple[list[list[int]], None]:
+    def ranked(self, electorates: list[Electorate], places: int | None = None) -> tuple[list[list[int]], None]:
         """Return the orders."""
         wins = [np.sign(np.where(np.abs(e.margins) > TIE, e.margins, 0)).sum(1) for e in electorates]
-        return _fill(electorates, wins, _agreed(electorates)), None
+        return _fill(electorates, wins, _agreed(electorates), places), None
 
 
 @dataclass(frozen=True)
@@ -189,10 +220,10 @@ class LeximaxPlurality(AbstractLinear):
     pareto: bool = False
     kind: Literal["leximax-plurality"] = "leximax-plurality"
 
-    def ranked(self, electorates: list[Electorate]) -> tuple[list[list[int]], None]:
+    def ranked(self, electorates: list[Electorate], places: int | None = None) -> tuple[list[list[int]], None]:
         """Return the orders."""
         agreed = _agreed(electorates) if self.pareto else None
-        return _fill(electorates, [e.first for e in electorates], agreed), None
+        return _fill(electorates, [e.first for e in electorates], agreed, places), None
 
 
 @dataclass(frozen=True)
@@ -222,7 +253,7 @@ class LinearKemeny(AbstractLinear):
     seconds: float = 60.0
     kind: Literal["linear-kemeny"] = "linear-kemeny"
 
-    def ranked(self, electorates: list[Electorate]) -> tuple[list[list[int]], float]:
+    def ranked(self, electorates: list[Electorate], places: int | None = None) -> tuple[list[list[int]], float]:
         """Return the orders and their cost.
 
         Raises:
@@ -234,27 +265,20 @@ class LinearKemeny(AbstractLinear):
         cost = np.concatenate([e.margins[p] for e, p in zip(electorates, pairs, strict=True)])
         fixed = cost >= 1 - TIE if self.pareto else np.zeros(len(cost), bool)
         keep, least = give_up(rows, cost, fixed, self.seconds)
-        return _fill(electorates, [e.margins.sum(1) for e in electorates], rows[keep]), least
+        return _fill(electorates, [e.margins.sum(1) for e in electorates], rows[keep], places), least
 
 
 def _factored(utilities: Utilities) -> Linear:
     if not isinstance(utilities.value, Linear):
-        raise InputError(
-            "linear rules return weights over features, but these utilities are dense: a table without features. Make "
-            "them from a posterior and features, without item effects (`items=False`), or as `types.Linear`."
-        )
+        raise InputError(DENSE)
     return utilities.value
 
 
 def _several(utilities: Utilities) -> list[Electorate]:
     """Return the electorates of all prompts, in an order that hangs on features only."""
-    phi, found = _factored(utilities).phi + 0.0, []  # -0 is 0
-    for x, (on, profile) in enumerate(electorates(utilities)):
-        points, which, place = np.unique(phi[x, on], axis=0, return_index=True, return_inverse=True)
-        distinct = replace(profile, level=profile.level[which], approved=profile.approved[which])
-        tops = distinct.tops(np.ones(len(which), bool))
-        found.append(Electorate(points, distinct.margins(), tops, x, on, place.ravel()))
-    return sorted(found, key=lambda e: (e.phi.shape, e.phi.ravel().tolist()))
+    phi = _factored(utilities).phi
+    found = [Electorate.of(phi[x, on], profile, x, on) for x, (on, profile) in enumerate(electorates(utilities))]
+    return sorted(found, key=lambda e: e.key)
 
 
 def _agreed(electorates: list[Electorate]) -> Rows:
@@ -271,8 +295,13 @@ def _lost(m: Float[np.ndarray, "place place"]) -> float:
     return float(np.triu(np.maximum(-m, 0)).sum())
 
 
-def _fill(electorates: list[Electorate], scores: list[np.ndarray], given: Rows | None) -> list[list[int]]:
-    """Return each prompt's order: each place from the top goes to the highest score that `given` and theta allow."""
+def _fill(
+    electorates: list[Electorate], scores: list[np.ndarray], given: Rows | None, many: int | None = None
+) -> list[list[int]]:
+    """Return each prompt's order: each place from the top goes to the highest score that `given` and theta allow.
+
+    With `many`, only so many places are filled, and who comes after them stands in no order.
+    """
     places: list[list[int]] = [[] for _ in electorates]
     left = [set(range(len(e.phi))) for e in electorates]
     keys: list[list[Key]] = []
@@ -288,7 +317,8 @@ def _fill(electorates: list[Electorate], scores: list[np.ndarray], given: Rows |
         rows[:used] = given
     theta, tight = np.zeros(rows.shape[1]), np.arange(0)
     barred: dict[tuple[int, int], list[set[int]]] = {}  # those of whom a candidate cannot be above all
-    for place in range(max(map(len, left)) - 1):
+    last = max(map(len, left)) - 1
+    for place in range(last if many is None else min(many, last)):
         for x, a in turn:
             if len(places[x]) > place or a not in left[x] or len(left[x]) == 1:
                 continue
