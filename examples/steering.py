@@ -8,8 +8,8 @@ python examples/steering.py
 import numpy as np
 
 from pluralign import choice
-from pluralign.policy.best_of import best_of, best_of_kl, rejection
-from pluralign.policy.guard import Guard, Monitor
+from pluralign.policy.rewards import Guard, Monitor
+from pluralign.policy.steering import best_of, best_of_kl, rejection
 from pluralign.types import Linear, Utilities
 
 rng = np.random.default_rng(0)

@@ -6,7 +6,7 @@ default), and lowers a loss of their log-ratios `log(pi / pi_ref)`. What is comp
 
 - `labels` says what a slate is asked to become (`labels.py`): what the rule decided, `t = log(p* / pi_ref)`
   (`Choice.log_ratio`), the same in every posterior draw, or recorded votes;
-- `loss` says how far it is from that (`losses.py`, where the formulas are): DPO and its relatives on pairs, or the
+- `loss` says how far it is from that (`losses`, where the formulas are): DPO and its relatives on pairs, or the
   cross-entropy of a list. With labels of the rule DPO is least where `pi ∝ pi_ref exp(t)` on the candidates;
 - `reweigh` lets groups of voters count more while they are worse off (`reweigh.py`);
 - `anchor` is the weight of `losses.level`, which holds the constant per prompt that pairs and lists leave free.

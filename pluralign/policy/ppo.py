@@ -2,7 +2,7 @@
 
 A step: some prompts, a group of responses to each; the rule's reward `r` of every response; its price
 `beta log(pi / pi_ref)`, the reference being the same model with its adapter switched off; the advantage of each
-response over what was expected of it (`online.Baseline`); then `epochs` optimiser steps on PPO's clipped loss. What is
+response over what was expected of it (`losses.Baseline`); then `epochs` optimiser steps on PPO's clipped loss. What is
 maximised, `E_pi[r] - beta KL(pi || pi_ref)`, is largest at `pi ∝ pi_ref exp(r / beta)`, with the rule's own beta.
 
 Where a rule's reward hangs on the policy, it follows it. The multipliers of a welfare rule are those of its optimum
@@ -16,7 +16,7 @@ Every step writes one line to `metrics.jsonl`, means over the responses of the s
 - `objective`: `r - beta log(pi / pi_ref)`, what is maximised, in units of welfare.
 - `reward`: `r`, in units of welfare, with terms.
 - `kl`: `log(pi / pi_ref)`, whose mean is the divergence from the reference, in nats per response.
-- `kl3`: another estimate of the same that is never negative (`online.kl_estimates`).
+- `kl3`: another estimate of the same that is never negative (`losses.kl_estimates`).
 - `price`: beta of this step, which moves only if `kl_target` is set.
 - `length`: tokens per response.
 - `cut`: share of responses that were cut at `max_response_tokens` before their end.
@@ -44,15 +44,13 @@ from torch import Tensor
 
 from pluralign import artifacts
 from pluralign.errors import InputError, TrainError
-from pluralign.policy import candidates, online, rollout, scoring
+from pluralign.policy import candidates, critic, losses, rollout, scoring
 from pluralign.policy.adapt import Lora
-from pluralign.policy.again import Solve, again, half_way
-from pluralign.policy.duels import AbstractOpponents
-from pluralign.policy.guard import Guard, Monitor, Verdict
+from pluralign.policy.losses import Baseline, Critic, LeaveOneOut
 from pluralign.policy.models import Pretrained, Scratch, resolve
-from pluralign.policy.online import Baseline, Critic, LeaveOneOut, Part
-from pluralign.policy.rewards import Encodes, Rewards, Scored
-from pluralign.policy.terms import Term
+from pluralign.policy.rewards import AbstractOpponents, Encodes, Guard, Monitor, Rewards, Scored, Term, Verdict
+from pluralign.policy.rewards.again import Solve, again, half_way
+from pluralign.policy.rollout import Part
 from pluralign.policy.training import Loop, Training, check_room, keep_inputs, main_first, seed_of
 from pluralign.types import Choice, Features, Feedback, LinearReward, Policy
 
@@ -192,7 +190,7 @@ class PPO:
         check_room(network, max(map(len, asked)), self.max_response_tokens)
         torch.manual_seed(self.seed)
         model = self.lora.attach(network)
-        head = online.value_head(network.get_output_embeddings().weight.shape[1]) if self.baseline.critic else None
+        head = critic.value_head(network.get_output_embeddings().weight.shape[1]) if self.baseline.critic else None
         module = scoring.Scorer(model, head)
         title = f"ppo {folder.name}"
         run = Training(module, model, form, self.loop, self.learning_rate, self.steps, self.seed, folder, key, title)
@@ -275,7 +273,7 @@ class PPO:
             tokens = sum(len(r.prompt) + len(r.response) for r in rows) * run.accelerator.num_processes
             run.log(tokens, record, ("objective", "reward", "kl"))
 
-        also = (lambda path: online.save_head(head, path)) if head is not None else (lambda path: None)
+        also = (lambda path: critic.save_head(head, path)) if head is not None else (lambda path: None)
         return run.finish(base.path, caveats + rewards.caveats, also)
 
     def _ahead(self, run: Training, parts: list[Part]) -> None:
@@ -301,7 +299,7 @@ class PPO:
         if part.old is None:
             part.assess(self.baseline, seen.log_probs, seen.values, mask, self.group)
         assert part.old is not None and part.advantage is not None
-        loss = online.clipped(seen.log_probs, part.old, part.advantage, mask, self.clip)
+        loss = losses.clipped(seen.log_probs, part.old, part.advantage, mask, self.clip)
         bad = (~torch.isfinite(loss)).nonzero()
         if len(bad):
             raise TrainError(
@@ -314,7 +312,7 @@ class PPO:
             told = {"clipped": (off & mask).sum(-1) / mask.sum(-1), "loss": loss.detach() / self.max_response_tokens}
         if isinstance(self.baseline, Critic):
             assert seen.values is not None and part.value is not None and part.target is not None
-            value = online.value_loss(seen.values, part.value, part.target, mask, self.baseline.clip)
+            value = losses.value_loss(seen.values, part.value, part.target, mask, self.baseline.clip)
             target, missed = part.target[mask], (part.target - part.value)[mask]
             told["value_loss"] = value.detach() / self.max_response_tokens
             told["explained"] = (1 - missed.var() / target.var().clamp(min=1e-12))[None]
@@ -329,7 +327,7 @@ class PPO:
         for part in parts:
             assert part.old is not None
             # padding is 0 in both, so every place may count
-            one, three = online.kl_estimates(part.old - part.reference, torch.ones_like(part.old, dtype=torch.bool))
+            one, three = losses.kl_estimates(part.old - part.reference, torch.ones_like(part.old, dtype=torch.bool))
             kl.append(one)
             kl3.append(three)
             reward.append(part.reward)

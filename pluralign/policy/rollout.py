@@ -1,20 +1,58 @@
-"""Responses written in groups: a prompt is read once, however many responses it gets."""
+"""Responses written in groups: a prompt is read once, however many responses it gets; and what is learned from them."""
 
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache, GenerationConfig, LogitsProcessorList
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from pluralign.policy import scoring
+from pluralign.policy.losses import AbstractBaseline
 from pluralign.policy.text import Format, Row
 
 BLOCK = 256
+
+
+@dataclass(eq=False)
+class Part:
+    """Responses of one pass, whole groups of them, and what was thought of them before the policy learned from them.
+
+    Attributes:
+        rows: the responses as tokens.
+        reward: of each, in nats.
+        reference: `log pi_ref` of each token.
+        old: `log pi` of each token, by the policy that wrote it.
+        value: what the critic expected before each token.
+        advantage: of each token.
+        target: of the critic.
+    """
+
+    rows: list[Row]
+    reward: Float[Tensor, " row"]
+    reference: Float[Tensor, "row token"]
+    old: Float[Tensor, "row token"] | None = None
+    value: Float[Tensor, "row token"] | None = None
+    advantage: Float[Tensor, "row token"] | None = None
+    target: Float[Tensor, "row token"] | None = None
+
+    def assess(
+        self,
+        baseline: AbstractBaseline,
+        log_probs: Float[Tensor, "row token"],
+        value: Float[Tensor, "row token"] | None,
+        mask: Bool[Tensor, "row token"],
+        group: int,
+    ) -> None:
+        """Keep what the policy that wrote the responses, and its critic, think of them."""
+        self.old, self.value = log_probs.detach(), value.detach() if value is not None else None
+        self.advantage = baseline.advantage(self.reward, self.old - self.reference, self.value, mask, group)
+        self.target = self.advantage + self.value if self.value is not None else None
 
 
 class _Room(DynamicLayer):

@@ -14,9 +14,8 @@ from jaxtyping import Float
 from transformers import TrainerCallback
 
 from pluralign.errors import InputError
-from pluralign.policy.duels import AbstractOpponents
-from pluralign.policy.rewards import Encodes, Rewards
-from pluralign.policy.terms import Term
+from pluralign.policy.rewards import Encodes, Rewards, Term
+from pluralign.policy.rewards.duels import AbstractOpponents
 from pluralign.types import Choice, Features, Feedback
 
 SAME = 1e-9  # candidates that the rule moves by amounts nearer than this, in nats, are tied

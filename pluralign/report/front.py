@@ -23,7 +23,7 @@ def drawn(table: Row, out: str | Path, unit: str = "utility", base: str = "the b
 
     Args:
         table: `groups`, `reference`, `volume` and `points` with name, on, share, worst and welfare per group (mean,
-            low, high), as `policy.front.Front.table` returns them; gains over `base` if `reference` is 0.
+            low, high), as `policy.Front.table` returns them; gains over `base` if `reference` is 0.
         out: the folder; made if it is not there.
         unit: of welfare.
         base: what the reference point is.

@@ -11,8 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from pluralign import choice
 from pluralign.errors import InputError, TrainError
 from pluralign.policy import PPO, Guard, Loop, Lora, Pretrained, Term, ppo, rollout, scoring
+from pluralign.policy.losses import Critic, Normalised
 from pluralign.policy.models import _words
-from pluralign.policy.online import Critic, Normalised
 from pluralign.policy.text import Format
 from pluralign.types import Features, Linear, Utilities
 from tests.policy.conftest import by_hand, make_feedback

@@ -11,8 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from pluralign import choice, features
 from pluralign.errors import InputError
 from pluralign.policy import trl as ours
-from pluralign.policy.rewards import Rewards
-from pluralign.policy.terms import Term
+from pluralign.policy.rewards import Rewards, Term
 from pluralign.types import Choices, Feedback, Grades, Linear, Utilities
 from tests.policy.conftest import make_choice, make_feedback
 

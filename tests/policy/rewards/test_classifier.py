@@ -7,10 +7,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Llam
 
 from pluralign import choice, features
 from pluralign.errors import InputError
-from pluralign.policy.classifier import Classifier
-from pluralign.policy.rewards import Rewards
-from pluralign.policy.terms import Term
-from tests.policy.test_rewards import Table, problem
+from pluralign.policy.rewards import Classifier, Rewards, Term
+from tests.policy.rewards.test_total import Table, problem
 
 PROMPTS = ["tell me about the cat", "tell me about the dog", "tell me about the fish", "cat"]
 RESPONSES = ["it sleeps", "it runs , and runs", "no", "we love it we love it"]

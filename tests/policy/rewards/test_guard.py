@@ -7,7 +7,7 @@ from datasets import Dataset
 
 from pluralign import reward as reward_room
 from pluralign.errors import InputError
-from pluralign.policy.guard import Guard, Monitor
+from pluralign.policy.rewards import Guard, Monitor
 from pluralign.types import (
     CautiousReward,
     Choices,

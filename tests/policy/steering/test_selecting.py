@@ -8,7 +8,8 @@ from scipy.integrate import quad
 from scipy.stats import chisquare, norm
 
 from pluralign.errors import InputError
-from pluralign.policy.best_of import (
+from pluralign.policy.sampling import sample
+from pluralign.policy.steering import (
     best_of,
     best_of_curve,
     best_of_kl,
@@ -16,7 +17,6 @@ from pluralign.policy.best_of import (
     best_of_value,
     rejection,
 )
-from pluralign.policy.sampling import sample
 
 PUBLISHED = {1: 0.0, 2: 0.1931, 4: 0.6363, 16: 1.8351, 64: 3.1745, 256: 4.5491, 1024: 5.9324}
 

@@ -1,18 +1,15 @@
-"""The formulas of online training, each written once: PPO's loss, advantages, estimates of the divergence."""
+"""Formulas of online training: PPO's loss, advantages, the critic's loss, the price of divergence and its estimates."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pluralign.errors import InputError
-from pluralign.policy.text import Row
 
 
 def clipped(
@@ -218,71 +215,6 @@ class Critic(AbstractBaseline):
         centre = mean(advantage[mask])
         spread = mean((advantage[mask] - centre) ** 2).sqrt().clamp(min=1e-4)
         return ((advantage - centre) / spread).masked_fill(~mask, 0)
-
-
-def value_head(width: int) -> torch.nn.Linear:
-    """Return a critic that expects nothing yet."""
-    head = torch.nn.Linear(width, 1)
-    torch.nn.init.zeros_(head.weight)
-    torch.nn.init.zeros_(head.bias)
-    return head
-
-
-def save_head(head: torch.nn.Linear, folder: Path) -> None:
-    """Write a critic beside an adapter, as `value_head.safetensors`."""
-    state = {name: p.detach().cpu().contiguous() for name, p in head.state_dict().items()}
-    save_file(state, folder / "value_head.safetensors")
-
-
-def load_head(folder: str | Path) -> torch.nn.Linear:
-    """Return the critic that was kept with an adapter.
-
-    Raises:
-        InputError: there is none.
-    """
-    file = Path(folder) / "value_head.safetensors"
-    if not file.is_file():
-        raise InputError(f"{folder} holds no value head; it is written where the baseline was a critic.")
-    state = load_file(file)
-    head = value_head(state["weight"].shape[1])
-    head.load_state_dict(state)
-    return head
-
-
-@dataclass(eq=False)
-class Part:
-    """Responses of one pass, whole groups of them, and what was thought of them before the policy learned from them.
-
-    Attributes:
-        rows: the responses as tokens.
-        reward: of each, in nats.
-        reference: `log pi_ref` of each token.
-        old: `log pi` of each token, by the policy that wrote it.
-        value: what the critic expected before each token.
-        advantage: of each token.
-        target: of the critic.
-    """
-
-    rows: list[Row]
-    reward: Float[Tensor, " row"]
-    reference: Float[Tensor, "row token"]
-    old: Float[Tensor, "row token"] | None = None
-    value: Float[Tensor, "row token"] | None = None
-    advantage: Float[Tensor, "row token"] | None = None
-    target: Float[Tensor, "row token"] | None = None
-
-    def assess(
-        self,
-        baseline: AbstractBaseline,
-        log_probs: Float[Tensor, "row token"],
-        value: Float[Tensor, "row token"] | None,
-        mask: Bool[Tensor, "row token"],
-        group: int,
-    ) -> None:
-        """Keep what the policy that wrote the responses, and its critic, think of them."""
-        self.old, self.value = log_probs.detach(), value.detach() if value is not None else None
-        self.advantage = baseline.advantage(self.reward, self.old - self.reference, self.value, mask, group)
-        self.target = self.advantage + self.value if self.value is not None else None
 
 
 Baseline = LeaveOneOut | Normalised | Critic

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pluralign.errors import InputError
-from pluralign.policy.front import Front, hypervolume, on_front
+from pluralign.policy.steering import Front, hypervolume, on_front
 
 
 def by_inclusion_and_exclusion(points, reference):

@@ -10,9 +10,8 @@ from scipy.special import softmax
 from pluralign import choice
 from pluralign.choice.ballots import electorates
 from pluralign.errors import InputError, TrainError
-from pluralign.policy.duels import AgainstLottery, AgainstReference, AgainstWinner, Ballots, SelfPlay
-from pluralign.policy.rewards import Rewards
-from pluralign.policy.terms import Term
+from pluralign.policy.rewards import Rewards, Term
+from pluralign.policy.rewards.duels import AgainstLottery, AgainstReference, AgainstWinner, Ballots, SelfPlay
 from pluralign.types import Features, Linear, LinearReward, Utilities
 from tests.policy.conftest import make_feedback
 
@@ -121,7 +120,7 @@ def test_margins_are_those_of_the_ballots():
     few, whole = Ballots.of(utilities), np.random.default_rng(0).normal(size=(6, 3))
     expected = few.margins(whole[:4], whole)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pluralign.policy.duels.CHUNK", 50)  # two ballots at a time
+        patch.setattr("pluralign.policy.rewards.duels.CHUNK", 50)  # two ballots at a time
         np.testing.assert_allclose(few.margins(whole[:4], whole), expected, atol=1e-12)
     np.testing.assert_allclose(expected[:, :4], -expected[:, :4].T)
 

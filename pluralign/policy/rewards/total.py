@@ -19,8 +19,8 @@ from jaxtyping import Float
 
 from pluralign.artifacts import digest
 from pluralign.errors import InputError
-from pluralign.policy.duels import AbstractOpponents, AgainstReference, Ballots, Field, SelfPlay
-from pluralign.policy.terms import Column, Groups, Term, broken, filled
+from pluralign.policy.rewards.duels import AbstractOpponents, AgainstReference, Ballots, Field, SelfPlay
+from pluralign.policy.rewards.terms import Column, Groups, Term, broken, filled
 from pluralign.types import CautiousReward, Choice, Features, Feedback, Linear, LinearReward, Utilities
 
 VOTERS = 12  # without declared groups, voters are told one by one if they are no more than this

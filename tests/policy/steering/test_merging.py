@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from pluralign.errors import InputError
-from pluralign.policy.soup import soup, taste
+from pluralign.policy.steering import soup, taste
 
 LAYER = "base_model.model.model.embed_tokens"
 IDS = torch.arange(3, 15)[None]
