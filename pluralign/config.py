@@ -61,7 +61,7 @@ from pluralign.choice import (
 )
 from pluralign.choice.risk import Risk as AnyRisk
 from pluralign.errors import InputError
-from pluralign.features import Concatenate, Encoder, FineTuned, Items, Lexicon, RandomFourier, Scorers, judged
+from pluralign.features import Concatenate, Encoder, FineTuned, Items, Lexicon, RandomFourier, Scorers
 from pluralign.feedback import ByAnnotator, ByJudgement, ByPrompt, ByTime, Community, Population, Several, holdout
 from pluralign.feedback.several import Part
 from pluralign.policy import DPO, PPO
@@ -201,11 +201,6 @@ class Experiment:
             raise InputError(f"holdout is {self.holdout}; a share of judgements lies in [0, 1).")
         if not 0 < self.enough <= 1:
             raise InputError(f"enough is {self.enough}; the probability from which the data decide lies in (0, 1].")
-        if judged(self.features) and self.holdout != 0:
-            raise InputError(
-                "features are fine-tuned on all judgements, those held out among them, so that held-out scores would "
-                "flatter; set `holdout: 0`, or fine-tune in Python, where `encode` can be given the training part."
-            )
         names = [rule.name for rule in self.rules]
         if len(set(names)) < len(names) or not names:
             raise InputError(f"rules are {names}; name at least one, and each once.")

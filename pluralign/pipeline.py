@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 from rich.console import Console
 
-from pluralign import __version__, artifacts, choice, config, feedback, policy, report, reward
+from pluralign import __version__, artifacts, choice, config, features, feedback, policy, report, reward
 from pluralign.config import Experiment, Rule
 from pluralign.errors import ConvergenceWarning, InputError, PluralignError
 from pluralign.types import (
@@ -87,10 +87,11 @@ def run(experiment: Experiment, out: str | Path, console: Console | None = None)
     if e.groups:
         votes.attribute(e.groups)  # a wrong name is told now, not after training
 
-    key = artifacts.digest(key, e.features)
-    phi = stages.run("features", Features, key, lambda: e.features.encode(votes))
-
     train, test = e.split(votes)
+    seen_by = (e.holdout, e.seed) if features.judged(e.features) else ()  # what is held out is kept from features too
+    key = artifacts.digest(key, e.features, *seen_by)
+    phi = stages.run("features", Features, key, lambda: e.features.encode(train))
+
     key = artifacts.digest(key, e.reward, e.inference, e.holdout, e.seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # said below, also where the fit is an earlier one
@@ -398,7 +399,7 @@ def _welfare(
     counts: np.ndarray,
     inferred: Utilities,
     true: Utilities | None,
-    features: dict[str, Float[np.ndarray, "prompt response feature"]],
+    encoded: dict[str, Float[np.ndarray, "prompt response feature"]],
     seed: int,
 ) -> Welfare:
     """Return what policy `name` gives to the voters for whom `counts` is True, beside the base model."""
@@ -406,7 +407,7 @@ def _welfare(
     def estimates(utilities: Utilities) -> tuple[Estimate, Estimate, Estimate]:
         mass = utilities.mass * counts / utilities.mass[counts].sum()
         before, after = (
-            np.stack([mass @ utilities.of(responses).mean(-1).T for responses in features[p]], axis=-1)
+            np.stack([mass @ utilities.of(responses).mean(-1).T for responses in encoded[p]], axis=-1)
             for p in ("base model", name)
         )  # [draw prompt]
         rng = np.random.default_rng(seed)  # the same resamples for every policy and group, so differences are paired

@@ -41,6 +41,12 @@ class Features:
         check(self.basis.shape == expected, f"basis must be {expected}, got {self.basis.shape}.")
         finite("phi", self.phi)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to remember when something is fitted to them, as told by the maps that made them."""
+        told = (self.provenance, *self.provenance.get("read", ()))  # of several maps side by side, each tells its own
+        return tuple(str(facts["note"]) for facts in told if "note" in facts)
+
     def project(self, raw: Float[Array, "item raw"]) -> Float[Array, "item feature"]:
         """Return the features of further items from their raw representation."""
         return (np.asarray(raw, np.float32) - self.origin) @ self.basis.T

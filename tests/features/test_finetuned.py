@@ -11,7 +11,7 @@ from datasets import Dataset
 from peft import PeftModel
 from transformers import AutoModel, AutoTokenizer
 
-from pluralign import artifacts
+from pluralign import artifacts, config, pipeline
 from pluralign.errors import InputError
 from pluralign.features import Encoder, FineTuned, finetune
 from pluralign.types import Choices, Features, Feedback, Grades
@@ -82,6 +82,31 @@ def test_one_word_decides(name, epochs, request, tmp_path):
     np.testing.assert_allclose(bare.encode(feedback).phi, phi.phi[:, :4], atol=1e-5)
     with pytest.raises(InputError, match="heads = True, this map has False"):
         bare.encode_texts(["why"], ["salt"], phi)
+
+
+@pytest.mark.filterwarnings("ignore::pluralign.errors.ConvergenceWarning")  # two annotators tell little of a spread
+def test_a_run_keeps_what_is_held_out_from_the_adapter(llama, tmp_path):
+    made = votes(100, items=60)
+    choices, texts = made.choices, made.items["response"]
+    first = np.take_along_axis(choices.slate, choices.rank.argmin(1)[:, None], 1)[:, 0]
+    rows = ["prompt,first,second,outcome,annotator"]
+    rows += [
+        f"why,{texts[a]},{texts[b]},first,{'ab'[who]}"
+        for a, b, who in zip(first, choices.slate.sum(1) - first, choices.annotator, strict=True)
+    ]
+    (tmp_path / "votes.csv").write_text("\n".join(rows))
+    tuning = f"{{kind: fine-tuned, epochs: 1, encoder: {{kind: encoder, model: {llama}, dimensions: 4, device: cpu}}}}"
+    columns = ", ".join(f"{c}: {c}" for c in ("prompt", "first", "second", "outcome", "annotator"))
+    experiment = config.parse(
+        f"feedback: {{kind: table, path: {tmp_path}/votes.csv, {columns}}}\nfeatures: {{kind: concatenate, parts: [{tuning}, "
+        "{kind: lexicon, categories: {salty: [salt]}}]}\ninference: {kind: laplace}\nholdout: 0.3\nrules: [{kind: utilitarian}]"
+    )
+    train, test = experiment.split(experiment.feedback.load())
+    assert len(train.choices) + len(test.choices) == 100 and len(test.choices) >= 25
+    report = pipeline.run(experiment, tmp_path / "run")
+    told = artifacts.load(tmp_path / "run/features", Features).provenance["read"][0]
+    assert told["comparisons"] + told["comparisons_held_out"] == len(train.choices)
+    assert "counts them twice" in report.html.read_text()
 
 
 def test_coins_teach_nothing(llama):

@@ -57,15 +57,3 @@ def test_a_feature_map_survives_a_round_trip(text):
 def test_a_wrong_key_names_its_path(text, message):
     with pytest.raises(InputError, match=message):
         config.parse(TABLE, {"features": text})
-
-
-@pytest.mark.parametrize(
-    "wrapped", ["%s", "{kind: random-fourier, of: %s}", "{kind: concatenate, parts: [{kind: items}, %s]}"]
-)
-def test_features_that_saw_what_is_held_out_are_refused(wrapped):
-    tuned = "{kind: fine-tuned, encoder: {kind: encoder, model: some/where}}"
-    for holdout in ("0.2", "{kind: by-prompt, share: 0.2}"):
-        with pytest.raises(InputError, match=r"those held out among them.*set `holdout: 0`"):
-            config.parse(TABLE, {"features": wrapped % tuned, "holdout": holdout})
-    assert config.parse(TABLE, {"features": wrapped % tuned, "holdout": "0"}).holdout == 0
-    assert config.parse(TABLE, {"features": wrapped % "{kind: items, across: true}"}).holdout == 0.2

@@ -154,7 +154,7 @@ class AbstractPopulation(ABC):
         layout = self.layout(votes, judgements)
         sites, report = (inference or NUTS()).infer(Target(self, layout), seed, self.canonical)
         told = identify(votes, judgements, self)
-        notes = (*report.notes, *_notes(votes, judgements, self.response), *told.notes)
+        notes = (*report.notes, *phi.notes, *_notes(votes, judgements, self.response), *told.notes)
         report = replace(report, notes=notes, caveats=(*report.caveats, *told.caveats))
         if report.caveats:
             warnings.warn(" ".join(report.caveats), ConvergenceWarning, stacklevel=2)
