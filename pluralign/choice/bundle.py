@@ -203,10 +203,11 @@ class Bundle:
         """Return each cut's mean tilt under the lottery, and the mean covariance within a prompt in units of beta."""
         value, prompts = self.utilities.value, len(lottery)
         if isinstance(value, Linear):
-            middle = np.einsum("xy,xyf->xf", lottery, value.phi)
-            centred = (value.phi - middle[:, None]) * (np.sqrt(lottery / prompts) / self.beta)[..., None]
+            middle = lottery[:, None] @ value.phi
+            centred = value.phi - middle
+            centred *= (np.sqrt(lottery / prompts) / self.beta)[..., None]
             flat = centred.reshape(-1, centred.shape[-1])
-            return tilts @ middle.mean(0), tilts @ (flat.T @ flat) @ tilts.T
+            return tilts @ middle.mean((0, 1)), tilts @ (flat.T @ flat) @ tilts.T
         table = tilts.reshape(len(tilts), *lottery.shape)
         middle = np.einsum("xy,kxy->kx", lottery, table)
         centred = table - middle[..., None]

@@ -160,7 +160,8 @@ def meet(
         lottery, multipliers, certificate = solve(
             f, utilities, beta, name=name, positive=f.voters if positive else 0, split=f.split
         )
-        worth = np.array([w for w, _ in f.worth(utilities.expected(lottery))])
+        # Without demands there is nothing to look at, and utilities can be large.
+        worth = np.array([w for w, _ in f.worth(utilities.expected(lottery))] if len(unit) else [])
         if (worth >= -SHORT * unit).all():
             return lottery, multipliers, certificate, worth
         if price == PRICES[0]:

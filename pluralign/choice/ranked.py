@@ -36,7 +36,7 @@ class AbstractRanked(AbstractWelfare):
     def marginal(self, u: Table, mass: Float[np.ndarray, " voter"]) -> tuple[Float[np.ndarray, " draw"], Table]:
         """Return welfare; a voter's slope is what its place counts, and who is tied may stand in any order."""
         order = u.argsort(1)
-        cumulated = mass[order].cumsum(1)
+        cumulated = mass[order if np.ptp(mass) else order[:1]].cumsum(1)  # of equal masses, every order has the same
         counted = self.upto(np.minimum(cumulated / cumulated[:, -1:], 1.0))
         slope = np.empty_like(u)
         np.put_along_axis(slope, order, np.diff(counted, axis=1, prepend=0.0), 1)

@@ -270,9 +270,9 @@ def spread(utilities: Utilities) -> float:
     if isinstance(value, Linear):
         # The variance of `phi · w` is `w^T cov(phi) w`: the table is never written out.
         centred = value.phi - np.einsum("xy,xyf->xf", utilities.reference, value.phi)[:, None]
-        covariance = np.einsum("xy,xyf,xyg->fg", reference, centred, centred, optimize=True)
-        flat = value.weights.reshape(-1, value.weights.shape[-1])
-        variance = [np.einsum("nf,nf->n", part @ covariance, part) for part in np.array_split(flat, len(value.weights))]
+        flat = (centred * np.sqrt(reference)[..., None]).reshape(-1, centred.shape[-1])
+        covariance = flat.T @ flat
+        variance = [np.einsum("nf,nf->n", part @ covariance, part) for part in value.weights]
     else:
         variance = [
             np.einsum("svxy,xy->sv", (v - np.einsum("svxy,xy->svx", v, utilities.reference)[..., None]) ** 2, reference)
