@@ -22,13 +22,15 @@ def scores(
     max_tokens: int,
     batch_tokens: int,
     device: str | None,
+    more: bool,
 ) -> dict[str, Shaped[np.ndarray, "..."]]:
     """Return scores (`states`), `labels`, whether these exclude each other, and which texts were `truncated`.
 
     Raises:
         InputError: the model cannot be loaded, has no classification head, or gives a score that is not finite.
     """
-    tokenizer, network, missing = states.load(model, revision, None, AutoModelForSequenceClassification)
+    load = states.kept if more else states.ready
+    tokenizer, network, missing = load(model, revision, None, AutoModelForSequenceClassification, None, device)
     if missing:
         raise InputError(
             f"{model} has no weights for {sorted(missing)}: it is no sequence classifier, and its scores would be "
@@ -41,8 +43,6 @@ def scores(
         _tokens(tokenizer, *pair, context, truncation=True, max_length=limit) if cut else row
         for pair, row, cut in zip(pairs, whole, truncated, strict=True)
     ]
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    network = network.eval().to(where)
     if network.config.pad_token_id is None:
         network.config.pad_token_id = -1  # no token: causal classifiers then score at the last one of each row
     labels = [network.config.id2label[k] for k in range(network.config.num_labels)]
@@ -50,7 +50,7 @@ def scores(
     found = np.zeros((len(rows), len(labels)))
     with torch.inference_mode(), states.bar(f"Scoring texts with {Path(model).name}", len(rows)) as advance:
         for batch in _batches([len(row["input_ids"]) for row in rows], batch_tokens):
-            inputs = {name: torch.tensor([rows[i][name] for i in batch], device=where) for name in rows[0]}
+            inputs = {name: torch.tensor([rows[i][name] for i in batch], device=network.device) for name in rows[0]}
             logits = network(**inputs).logits.double()
             found[batch] = (_log_odds(logits) if exclusive else logits).numpy(force=True)
             advance(len(batch))

@@ -47,8 +47,8 @@ class Encoder(AbstractLinearMap):
         centre: centre within prompts before choosing the components; False centres over all items.
         gguf_file: file name, if the weights are in GGUF format; needs the package `gguf`.
         device: such as `cpu` or `cuda`; None takes a GPU if there is one. Computes in float32 everywhere.
-        cache: keep pooled states in `$XDG_CACHE_HOME/pluralign` (default `~/.cache/pluralign`), found again by a hash
-            of texts, fields and weights.
+        cache: keep pooled states of the feedback in `$XDG_CACHE_HOME/pluralign` (default `~/.cache/pluralign`), found
+            again by a hash of texts, fields and weights.
         kind: names this feature map in configs.
 
     Raises:
@@ -85,10 +85,18 @@ class Encoder(AbstractLinearMap):
         Raises:
             InputError: the model cannot be loaded, or its states are not finite.
         """
-        return self.adapted(prompts, responses, None)
+        return self.adapted(prompts, responses, None, isinstance(given, Mapping))
 
-    def adapted(self, prompts: Sequence[str], responses: Sequence[str], adapter: Path | None) -> Reading:
-        """Read as `read` does, with a LoRA adapter on the model; its folder is called after a hash of what made it."""
+    def adapted(self, prompts: Sequence[str], responses: Sequence[str], adapter: Path | None, more: bool) -> Reading:
+        """Read as `read` does, with a LoRA adapter on the model; its folder is called after a hash of what made it.
+
+        Args:
+            prompts: one per response.
+            responses: to represent.
+            adapter: None = the model alone.
+            more: texts beyond those of the feedback: their states are not kept on disk, but the model in memory, for
+                the next texts; of several models the last.
+        """
         revision = cache.identity(self.model, self.gguf_file)
         how = {"kind": self.kind, "weights": revision, "pooling": self.pooling, "context": self.context}
         how |= {"max_tokens": self.max_tokens, "length": self.length}
@@ -111,8 +119,9 @@ class Encoder(AbstractLinearMap):
                 batch_tokens=self.batch_tokens,
                 device=self.device,
                 adapter=adapter,
+                more=more,
             )
-            if self.cache:
+            if self.cache and not more:
                 cache.save(key, found)
         place = {pair: row for row, pair in enumerate(distinct)}
         raw = found["states"][[place[pair] for pair in pairs]]

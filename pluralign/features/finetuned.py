@@ -115,7 +115,7 @@ class FineTuned(AbstractLinearMap):
                     "(the same feedback, fields and seed make it anew), or bring the folder back."
                 )
         told = json.loads((folder / "told.json").read_text(encoding="utf-8"))
-        reading = self.encoder.adapted(prompts, responses, folder)
+        reading = self.encoder.adapted(prompts, responses, folder, isinstance(given, Mapping))
         head = np.load(folder / "head.npy")
         rewards = reading.raw[:, : head.shape[1]] @ head.T
         raw = np.concatenate([reading.raw, rewards], axis=1) if self.heads else reading.raw

@@ -43,7 +43,8 @@ class Classifier:
             as the tokenizer does, and counted.
         batch_tokens: tokens per batch; decides memory and speed, not the result.
         device: such as `cpu` or `cuda`; None takes a GPU if there is one.
-        cache: keep scores in `$XDG_CACHE_HOME/pluralign`, found again by a hash of texts, fields and weights.
+        cache: keep scores of the feedback in `$XDG_CACHE_HOME/pluralign`, found again by a hash of texts, fields and
+            weights.
     """
 
     name: str
@@ -64,8 +65,8 @@ class Classifier:
         if self.labels is not None and (not self.labels or len(set(self.labels)) < len(self.labels)):
             raise InputError(f"labels of {self.name!r} are {self.labels}; name at least one, and each once, or None.")
 
-    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scored:
-        """Return the scores, from the cache if they are there.
+    def score(self, prompts: Sequence[str], responses: Sequence[str], more: bool = False) -> Scored:
+        """Return the scores, from the cache if they are there; `more` as for `Encoder.adapted`.
 
         Raises:
             InputError: the model cannot be loaded, has no classification head or no such label.
@@ -87,8 +88,9 @@ class Classifier:
                 max_tokens=self.max_tokens,
                 batch_tokens=self.batch_tokens,
                 device=self.device,
+                more=more,
             )
-            if self.cache:
+            if self.cache and not more:
                 cache.save(key, found)
         have = [str(label) for label in found["labels"]]
         asked = self.labels or (have[1:] if len(have) == 2 and found["exclusive"] else have)
@@ -164,7 +166,7 @@ class Scorers(AbstractLinearMap):
             Scored((name,), _called(name, function, prompts, responses), fingerprint(function), {})
             for name, function in self.functions.items()
         ]
-        scored += [classifier.score(prompts, responses) for classifier in self.classifiers]
+        scored += [c.score(prompts, responses, isinstance(given, Mapping)) for c in self.classifiers]
         names = tuple(name for s in scored for name in s.names)
         scores = np.column_stack([s.scores for s in scored])
         gone = np.isnan(scores)

@@ -4,6 +4,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,23 +41,17 @@ def pooled(
     max_tokens: int,
     batch_tokens: int,
     device: str | None,
-    adapter: Path | None = None,
+    adapter: Path | None,
+    more: bool,
 ) -> dict[str, Shaped[np.ndarray, "item *_"]]:
     """Return normalised pooled states (`states`) and counts per text.
 
     Raises:
         InputError: the model cannot be loaded or has no plain sequence of states, or a state is not finite.
     """
-    tokenizer, network, _ = load(model, revision, gguf_file, AutoModel)
+    tokenizer, network, _ = (kept if more else ready)(model, revision, gguf_file, AutoModel, adapter, device)
     sequences = sequenced(tokenizer, pairs, context=context, limit=limit(tokenizer, network, max_tokens))
-    if adapter is not None:
-        from peft import PeftModel
-
-        with torch.random.fork_rng(), quiet():  # peft draws first values before it reads the true ones
-            network = PeftModel.from_pretrained(network, str(adapter))
     pad, segments = padding(tokenizer)
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    network = network.eval().to(where)
     order: list[int] = []
     blocks: list[np.ndarray] = []
     with torch.inference_mode(), bar(f"Encoding texts with {Path(model).name}", len(pairs)) as advance:
@@ -76,6 +71,24 @@ def pooled(
         "truncated_prompts": np.array([s.cut_prompt for s in sequences]),
         "truncated_responses": np.array([s.cut_response for s in sequences]),
     }
+
+
+def ready(
+    model: str, revision: str, gguf_file: str | None, kind: Any, adapter: Path | None, device: str | None
+) -> tuple[Any, Any, set[str]]:
+    """Return what `load` does, with an adapter on it, where it is to read; nobody may change it."""
+    tokenizer, network, missing = load(model, revision, gguf_file, kind)
+    if adapter is not None:
+        from peft import PeftModel
+
+        with torch.random.fork_rng(), quiet():  # peft draws first values before it reads the true ones
+            network = PeftModel.from_pretrained(network, str(adapter))
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return tokenizer, network.eval().to(where), missing
+
+
+# Texts that come batch after batch, such as those of a policy in training, find the model as the last batch left it.
+kept = lru_cache(maxsize=1)(ready)
 
 
 def load(model: str, revision: str, gguf_file: str | None, kind: Any) -> tuple[Any, Any, set[str]]:

@@ -9,6 +9,7 @@ from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
+from pluralign.features import states
 from pluralign.types import Choices, Feedback, Grades
 
 WORDS = "why is the sky blue because light scatters red green sea deep salt asks who what never a".split()
@@ -86,3 +87,17 @@ def feedback():
         return Feedback(items, nobody, ("overall",), none, Grades.none())
 
     return make
+
+
+@pytest.fixture
+def loads(monkeypatch) -> list[str]:
+    """Name every model that is read from disk, from nothing kept on."""
+    right, seen = states.load, []
+
+    def counted(model: str, *how):
+        seen.append(Path(model).name)
+        return right(model, *how)
+
+    monkeypatch.setattr(states, "load", counted)
+    states.kept.cache_clear()
+    return seen

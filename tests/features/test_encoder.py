@@ -7,6 +7,8 @@ from dataclasses import replace
 import huggingface_hub
 import numpy as np
 import pytest
+import torch
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModel
 
 from pluralign import artifacts
@@ -234,6 +236,41 @@ def test_without_cache_nothing_is_written(bert, texts, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(InputError, match=r"cannot write the cache .* set cache = false"):
         encoder(bert).read(prompts, responses)
+
+
+def test_texts_that_come_in_batches_load_their_model_once(bert, llama, texts, feedback, loads, tmp_path):
+    ids, prompts, responses = texts(24)
+    votes, e, other = feedback(ids, prompts, responses), encoder(bert), encoder(llama)
+    phi, its = e.encode(votes), other.encode(votes)
+    folder = tmp_path / "cache" / "pluralign" / "states"
+    files, batches = sorted(folder.iterdir()), [slice(i, i + 6) for i in range(0, 24, 6)]
+    written = [f"{response} sea" for response in responses]
+    found = [e.encode_texts(prompts[part], written[part], phi) for part in batches]
+    assert loads == ["bert0", "llama0", "bert0"]  # both for the feedback; then one for all batches
+    assert sorted(folder.iterdir()) == files
+    other.encode_texts(prompts, written, its)
+    e.encode_texts(prompts, written, phi)
+    assert loads[3:] == ["llama0", "bert0"]  # one is kept, the last
+    e.encode(feedback(ids, prompts, written))
+    assert loads[5:] == ["bert0"]  # feedback has a model of its own, and leaves it
+    for part, values in zip(batches, found, strict=True):
+        fresh = replace(e, cache=False).read(prompts[part], written[part]).raw
+        np.testing.assert_array_equal(values, phi.project(fresh))
+
+
+def test_an_adapter_stays_off_the_model_that_is_kept(bert, texts, loads, tmp_path):
+    _, prompts, responses = texts(6)
+    torch.manual_seed(0)
+    lora = LoraConfig(r=2, target_modules=["query"], init_lora_weights=False)
+    get_peft_model(AutoModel.from_pretrained(bert), lora).save_pretrained(tmp_path / "adapter")
+    e, seen = encoder(bert, cache=False), {}
+    for name, folder in (("bare", None), ("adapted", tmp_path / "adapter")) * 2:
+        seen.setdefault(name, []).append(e.adapted(prompts, responses, folder, True).raw)
+    assert len(loads) == 4
+    for name in seen:
+        np.testing.assert_array_equal(*seen[name])
+    assert np.abs(seen["bare"][0] - seen["adapted"][0]).max() > 0.01
+    np.testing.assert_array_equal(seen["bare"][0], e.read(prompts, responses).raw)
 
 
 @pytest.mark.parametrize("torch_first", [False, True])

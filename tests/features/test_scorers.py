@@ -314,6 +314,20 @@ def test_scores_are_computed_once(moods, texts, monkeypatch):
         Scorers(classifiers=(Classifier("mood", moods, max_tokens=9),)).read(prompts, responses)
 
 
+def test_texts_that_come_in_batches_load_the_classifier_once(judge, texts, feedback, loads, tmp_path):
+    ids, prompts, responses = texts(12)
+    scorers = Scorers(classifiers=(Classifier("reward", judge, device="cpu"),))
+    phi = scorers.encode(feedback(ids, prompts, responses))
+    files = sorted((tmp_path / "cache" / "pluralign" / "states").iterdir())
+    for part in (slice(0, 4), slice(4, 8), slice(8, 12)):
+        written = [f"{response} sea" for response in responses[part]]
+        found = scorers.encode_texts(prompts[part], written, phi)
+        z = logits(LlamaForSequenceClassification, judge, [(text,) for text in written])[:, 0]
+        np.testing.assert_allclose(found[:, 0], phi.project(np.column_stack([z, np.zeros(4)]))[:, 0], atol=1e-3)
+    assert len(loads) == 2
+    assert sorted((tmp_path / "cache" / "pluralign" / "states").iterdir()) == files
+
+
 def test_a_model_without_a_head_or_without_such_a_label_is_refused(bert, moods, tmp_path):
     with pytest.raises(InputError, match=r"no weights for .*'classifier.weight'.*it is no sequence classifier"):
         Scorers(classifiers=(Classifier("mood", str(bert)),)).read(["why"], ["sea"])
