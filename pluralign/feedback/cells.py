@@ -9,9 +9,8 @@ import pyarrow as pa
 from jaxtyping import Int
 
 from pluralign.errors import InputError
-from pluralign.feedback import read
 from pluralign.feedback.build import Builder
-from pluralign.feedback.read import Column, Rows
+from pluralign.feedback.columns import Column, Rows, some
 from pluralign.feedback.times import TIME, seconds
 
 SHOWN = 5
@@ -57,7 +56,7 @@ def filled(rows: Rows, names: Iterable[str], why: str) -> None:
     if bad:
         places = [f"{at(rows, row)}, column {name!r}" for row, name in sorted(bad)[:SHOWN]]
         raise InputError(
-            f"{rows.name} has {len(bad)} empty cell{'s' * (len(bad) > 1)}: {read.some(places, len(bad))}. {why} "
+            f"{rows.name} has {len(bad)} empty cell{'s' * (len(bad) > 1)}: {some(places, len(bad))}. {why} "
             "Fill them in or drop the rows."
         )
 
@@ -89,7 +88,7 @@ def meant(rows: Rows, name: str, meaning: Meaning, mend: str, *, optional: bool 
         ]
         raise InputError(
             f"column {name!r} of {rows.name} has {len(words)} unknown word{'s' * (len(words) > 1)}: "
-            f"{read.some(parts[:20], len(parts))}. {mend}"
+            f"{some(parts[:20], len(parts))}. {mend}"
         )
     return codes
 
@@ -195,7 +194,7 @@ def items(
     if lost:
         places = [f"{at(rows, row)}, column {response!r}" for row in lost[:SHOWN]]
         raise InputError(
-            f"{rows.name} has {len(lost)} missing response{'s' * (len(lost) > 1)}: {read.some(places, len(lost))}. "
+            f"{rows.name} has {len(lost)} missing response{'s' * (len(lost) > 1)}: {some(places, len(lost))}. "
             "A response may be an empty text, but not missing. Fill them in or drop the rows."
         )
     sources = column(rows, source) if source else None

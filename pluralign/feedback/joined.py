@@ -9,7 +9,8 @@ from jaxtyping import Int
 from pluralign.errors import InputError
 from pluralign.feedback import read
 from pluralign.feedback.cells import quoted
-from pluralign.feedback.read import Column, File, Rows
+from pluralign.feedback.columns import Column, Rows, some
+from pluralign.feedback.read import File
 
 NAMED = 50
 
@@ -84,7 +85,7 @@ def _match(rows: Rows, other: Rows, on: str) -> Int[np.ndarray, " row"]:
         shown = [f"{rows.unit} {rows.place[row]}: {quoted(key.at(row))}" for row in lost[:5].tolist()]
         raise InputError(
             f"{rows.name}: {len(lost)} row{'s' * (len(lost) > 1)} with a key {on!r} that {other.name} does not have. "
-            f"{read.some(shown, len(lost))}. Is {on!r} the key of both files?"
+            f"{some(shown, len(lost))}. Is {on!r} the key of both files?"
         )
     return match
 

@@ -11,7 +11,7 @@ from pluralign.artifacts import digest
 from pluralign.errors import InputError
 from pluralign.feedback import cells, read
 from pluralign.feedback.build import Builder
-from pluralign.feedback.read import Rows
+from pluralign.feedback.columns import Rows
 from pluralign.feedback.source import AbstractSource
 from pluralign.types import Choices, Feedback, Grades, Scale
 

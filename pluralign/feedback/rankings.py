@@ -9,7 +9,8 @@ from jaxtyping import Int
 from pluralign.errors import InputError
 from pluralign.feedback import cells, read
 from pluralign.feedback.build import Builder
-from pluralign.feedback.read import File, Rows
+from pluralign.feedback.columns import Rows, some
+from pluralign.feedback.read import File
 from pluralign.feedback.source import AbstractSource
 from pluralign.types import Choices, Feedback, Grades
 
@@ -265,7 +266,7 @@ def _dense(
     if late:
         places = [f"{lowest[act]} in {cells.at(rows, int(first[act]))}" for act in late[: cells.SHOWN]]
         raise InputError(
-            f"the lowest rank of an act must be {best}, that of the best, but it is {read.some(places, len(late))}. "
+            f"the lowest rank of an act must be {best}, that of the best, but it is {some(places, len(late))}. "
             "Is the best one's cell empty, or does a high number mean the best?"
         )
     by = np.argsort(ranks, 1, kind="stable")

@@ -10,7 +10,8 @@ from jaxtyping import Int
 from pluralign.errors import InputError
 from pluralign.feedback import cells, read
 from pluralign.feedback.build import Builder
-from pluralign.feedback.read import File, Rows
+from pluralign.feedback.columns import Rows
+from pluralign.feedback.read import File
 from pluralign.feedback.source import AbstractSource
 from pluralign.types import Choices, Feedback, Grades, Scale
 

@@ -2,22 +2,16 @@
 
 Nothing is guessed: the annotator "007" stays "007", "NA" stays "NA". CSV has no missing cells (an empty cell is an
 empty text); JSON, Parquet and data sets do, and there null and NaN are missing. A list of chat messages is the text
-of its turns, see `_chat`. Files are read in batches, and each different text is held once.
+of its turns, see `columns`. Files are read in batches, and each different text is held once.
 """
 
 import csv
 import difflib
-import gzip
 import hashlib
-import io
 import json
-import math
 import os
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -25,19 +19,17 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
-from jaxtyping import Int
 
 from pluralign.errors import InputError
+from pluralign.feedback import decode
+from pluralign.feedback.columns import Cells, Pieces, Rows, as_texts, assemble, json_kind, of_array, some
+from pluralign.feedback.decode import json_object, json_value, opened, text_lines
 
 BATCH = 4_096
 ARROW_BATCH = 32_768
 SHOWN = 5
 COLUMNS = 10_000
 """A table of judgements has a few dozen columns; one of millions is a mistake, and naming near misses would hang."""
-TURN = {"role", "content"}
-UNPACKED, RATIO = 2**28, 200
-"""Bytes and ratio that an unpacked gzip or Parquet file may not exceed both: text shrinks to a tenth, a bomb to a
-thousandth."""
 
 
 @runtime_checkable
@@ -55,49 +47,6 @@ class AbstractDataset(Protocol):
 
 
 File = str | Path | AbstractDataset
-
-
-@dataclass(frozen=True, eq=False)
-class Column:
-    """A column of texts, each different text held once: `text[row] = values[codes[row]]`, missing where -1."""
-
-    codes: Int[np.ndarray, " row"]
-    values: list[str]
-
-    def take(self, rows: Int[np.ndarray, " chosen"]) -> "Column":
-        """Return these rows, in this order."""
-        return Column(self.codes[rows], self.values)
-
-    def texts(self) -> list[str | None]:
-        """Return the text of every row."""
-        return [self.values[code] if code >= 0 else None for code in self.codes.tolist()]
-
-    def at(self, row: int) -> str | None:
-        """Return the text of one row."""
-        return self.values[self.codes[row]] if self.codes[row] >= 0 else None
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """What was read of a table.
-
-    Attributes:
-        name: of the file.
-        unit: what `place` counts: "line" of a text file, "record" of a JSON list, "row" of a table.
-        place: where each row begins, from 1.
-        columns: those that were asked for and are there.
-        names: all columns that are there.
-    """
-
-    name: str
-    unit: str
-    place: Int[np.ndarray, " row"]
-    columns: dict[str, Column]
-    names: tuple[str, ...]
-
-
-Cells = list[str | None] | pa.DictionaryArray
-Pieces = Iterator[tuple[Sequence[int], dict[str, Cells]]]
 
 
 def read(file: File, wanted: Iterable[str]) -> Rows:
@@ -196,7 +145,7 @@ def _read_csv(path: Path, wanted: tuple[str, ...], delimiter: str = ",") -> Rows
                 have = [(name, header.index(name)) for name in wanted if name in header]
                 if not have:
                     _check_delimiter(path, header)
-                return _assemble(path.name, "line", _csv_pieces(path, reader, have, header), [*header])
+                return assemble(path.name, "line", _csv_pieces(path, reader, have, header), [*header])
             except csv.Error as error:
                 at = f"{path}, line {reader.line_num}"
                 if "new-line character" in str(error):
@@ -247,7 +196,7 @@ def _read_jsonl(path: Path, wanted: tuple[str, ...]) -> Rows:
                 places = [n for n, _ in batch]
                 yield places, _of_objects(path, "line", places, rows, wanted)
 
-    return _assemble(path.name, "line", pieces(), names)
+    return assemble(path.name, "line", pieces(), names)
 
 
 def _read_json(path: Path, wanted: tuple[str, ...]) -> Rows:
@@ -255,15 +204,15 @@ def _read_json(path: Path, wanted: tuple[str, ...]) -> Rows:
         text = "".join(text_lines(path, stream))
     rows = json_value(path, text)
     if not isinstance(rows, list):
-        raise InputError(f"{path} holds a JSON {_kind(rows)}; a list of objects, one a judgement, is needed.")
+        raise InputError(f"{path} holds a JSON {json_kind(rows)}; a list of objects, one a judgement, is needed.")
     for n, row in enumerate(rows, 1):
         if not isinstance(row, dict):
-            raise InputError(f"{path}, record {n} is a JSON {_kind(row)}, not an object.")
+            raise InputError(f"{path}, record {n} is a JSON {json_kind(row)}, not an object.")
     names = dict.fromkeys(name for row in rows for name in row)
     _check_names(str(path), names)
     places = range(1, len(rows) + 1)
     piece = places, _of_objects(path, "record", places, rows, wanted)
-    return _assemble(path.name, "record", iter([piece]), names)
+    return assemble(path.name, "record", iter([piece]), names)
 
 
 def _read_parquet(path: Path, wanted: tuple[str, ...]) -> Rows:
@@ -288,11 +237,11 @@ def _check_unpacked(path: Path, metadata: Any, have: list[str]) -> None:
     parts = tuple(f"{name}." for name in have)  # a column of lists has parts of its own
     columns = [group.column(c) for group in groups for c in range(group.num_columns)]
     size = sum(c.total_uncompressed_size for c in columns if f"{c.path_in_schema}.".startswith(parts))
-    if size > max(UNPACKED, RATIO * path.stat().st_size):
+    if size > max(decode.UNPACKED, decode.RATIO * path.stat().st_size):
         raise InputError(
-            f"{path} says that it unpacks to {size:,} bytes, more than {UNPACKED:,} and {RATIO} times its size, as no "
-            "table of texts does; it was not read. If you trust it, write it anew with `compression='none'`, or raise "
-            "pluralign.feedback.read.UNPACKED."
+            f"{path} says that it unpacks to {size:,} bytes, more than {decode.UNPACKED:,} and {decode.RATIO} times "
+            "its size, as no table of texts does; it was not read. If you trust it, write it anew with "
+            "`compression='none'`, or raise pluralign.feedback.decode.UNPACKED."
         )
 
 
@@ -321,87 +270,6 @@ READERS: dict[str, Callable[[Path, tuple[str, ...]], Rows]] = {
     ".json": _read_json,
     ".parquet": _read_parquet,
 }
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """Open a file for reading bytes, unpacked if its name ends in .gz."""
-    try:
-        with open(path, "rb") as file:
-            if path.suffix.lower() == ".gz":
-                with gzip.open(file) as unpacked, io.BufferedReader(_Unpacked(path, file, unpacked), 2**16) as stream:
-                    yield stream
-            else:
-                yield file
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path} is not a whole gzip file ({error}); was it cut off? Fetch it again.") from error
-
-
-class _Unpacked(io.RawIOBase):
-    """What a gzip file holds, as long as it is not a bomb: a small file that would fill the memory."""
-
-    def __init__(self, path: Path, file: Any, unpacked: Any) -> None:
-        self._path, self._file, self._unpacked, self._bytes = path, file, unpacked, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        n = self._unpacked.readinto(buffer)
-        self._bytes += n
-        if self._bytes > max(UNPACKED, RATIO * self._file.tell()):
-            raise InputError(
-                f"{self._path} unpacks to more than {UNPACKED:,} bytes and {RATIO} times its size, as no table of "
-                "texts does; it was not read to its end. If you trust it, `gunzip` it and name the unpacked file, "
-                "or raise pluralign.feedback.read.UNPACKED."
-            )
-        return n
-
-
-def text_lines(path: Path, stream: Any) -> Iterator[str]:
-    """Decode line by line, so that a wrong byte has a line number. A byte order mark is dropped."""
-    for n, line in enumerate(stream, 1):
-        try:
-            yield line.decode("utf-8-sig" if n == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            found = "UTF-16" if n == 1 and line[:2] in (b"\xff\xfe", b"\xfe\xff") else "WINDOWS-1252"
-            raise InputError(
-                f"{path}, line {n}, byte {error.start + 1}: {line[error.start : error.start + 1]!r} is not UTF-8; "
-                f"save the file as UTF-8 (`iconv -f {found} -t UTF-8` is the usual mend)."
-            ) from error
-
-
-def json_object(path: Path, n: int, line: str) -> dict[str, Any]:
-    """Read one line of JSON lines."""
-    row = json_value(path, line.rstrip("\r\n"), n)
-    if not isinstance(row, dict):
-        raise InputError(f"{path}, line {n} is a JSON {_kind(row)}, not an object.")
-    return row
-
-
-def json_value(path: Path, text: str, line: int = 1) -> Any:
-    """Read JSON that begins on a line."""
-    try:
-        return DECODER.decode(text)
-    except json.JSONDecodeError as error:
-        at = f"{path}, line {line + error.lineno - 1}, column {error.colno}"
-        many = error.msg == "Extra data" and error.lineno > 1
-        lines = " If it holds an object a line, its name must end in .jsonl." * many
-        raise InputError(f"{at}: not JSON ({error.msg}).{lines}") from error
-    except (ValueError, RecursionError) as error:  # a name that stands twice; a number of thousands of digits; [[[[...
-        what = "lists or objects lie too deep in each other" if isinstance(error, RecursionError) else error
-        raise InputError(f"{path}, line {line}: {what}; no judgement needs that. Mend it or drop it.") from error
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"an object has the name {twice!r} more than once")
-    return row
-
-
-DECODER = json.JSONDecoder(object_pairs_hook=_unique)
 
 
 def _check_width(place: str, width: int) -> None:
@@ -433,16 +301,7 @@ def _check_names(place: str, names: Iterable[str]) -> None:
 def _of_objects(
     path: Path, unit: str, places: Sequence[int], rows: list[dict[str, Any]], wanted: tuple[str, ...]
 ) -> dict[str, Cells]:
-    return {name: _texts(f"{path}, {unit}", places, name, [row.get(name) for row in rows]) for name in wanted}
-
-
-def _texts(where: str, places: Sequence[int], name: str, cells: Iterable[Any]) -> list[str | None]:
-    texts: list[str | None] = []
-    try:
-        texts.extend(cell if type(cell) is str else _text(cell) for cell in cells)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{where} {places[len(texts)]}, column {name!r}: {error}") from error
-    return texts
+    return {name: as_texts(f"{path}, {unit}", places, name, [row.get(name) for row in rows]) for name in wanted}
 
 
 def _of_arrow(name: str, batches: Iterable[Any], have: list[str], names: Sequence[str], n: int) -> Rows:
@@ -455,132 +314,14 @@ def _of_arrow(name: str, batches: Iterable[Any], have: list[str], names: Sequenc
             places = range(begin, begin + batch.num_rows)
             begin = places.stop
             columns = {column: _flat(batch[column]) for column in have}
-            yield places, {column: _of_array(name, places, column, cells) for column, cells in columns.items()}
+            yield places, {column: of_array(name, places, column, cells) for column, cells in columns.items()}
 
-    return _assemble(name, "row", pieces(), names)
+    return assemble(name, "row", pieces(), names)
 
 
 def _flat(cells: pa.Array | pa.ChunkedArray) -> pa.Array:
     return cells.combine_chunks() if isinstance(cells, pa.ChunkedArray) else cells
 
 
-def _of_array(name: str, places: Sequence[int], column: str, cells: pa.Array) -> Cells:
-    """Look at each different value once; where Arrow cannot tell values apart, or one is bad, at each row."""
-    try:
-        if isinstance(cells, pa.DictionaryArray):  # taken apart as it is: written out, it may fill the memory
-            used = cells.indices.dictionary_encode()
-            codes, values = used.indices, cells.dictionary.take(used.dictionary)
-        else:
-            encoded = cells.dictionary_encode()
-            codes, values = encoded.indices, encoded.dictionary
-        if pa.types.is_string(values.type):
-            values.validate(full=True)
-        else:
-            values = pa.array([_text(value) for value in values.to_pylist()], pa.string())
-        texts = values.dictionary_encode()  # some may be equal, and NaN is missing
-        return pa.DictionaryArray.from_arrays(texts.indices.take(codes), texts.dictionary)
-    except (pa.ArrowException, TypeError, ValueError):
-        return _texts(f"{name}, row", places, column, (cell.as_py() for cell in cells))
-
-
-class _Growing:
-    """A column as it grows, each different text held once.
-
-    Texts that Arrow has told apart within a piece are compared with those of other pieces when they are as many as
-    those already known, so that no text is looked at often.
-    """
-
-    def __init__(self) -> None:
-        self._codes: list[np.ndarray] = []
-        self._known: dict[str | None, int] = {None: -1}
-        self._pieces: list[pa.DictionaryArray] = []
-        self._waiting = 0
-
-    def add(self, cells: Cells) -> None:
-        if isinstance(cells, list):
-            self._settle()
-            numbers = (self._known.setdefault(cell, len(self._known) - 1) for cell in cells)
-            self._codes.append(np.fromiter(numbers, np.int32, len(cells)))
-            return
-        self._waiting += len(cells.dictionary)
-        self._pieces.append(cells)
-        if len(self._pieces) > 1 and self._waiting > 2 * len(self._pieces[0].dictionary):
-            self._unify()
-
-    def _unify(self) -> None:
-        self._pieces = [pa.chunked_array(self._pieces).unify_dictionaries().combine_chunks()]
-        self._waiting = len(self._pieces[0].dictionary)
-
-    def _settle(self) -> None:
-        """Give texts that Arrow holds to Python."""
-        if self._pieces:
-            self._unify()
-            (cells,) = self._pieces
-            self._pieces, self._waiting = [], 0
-            own = [self._known.setdefault(text, len(self._known) - 1) for text in cells.dictionary.to_pylist()]
-            self._codes.append(np.array([*own, -1], np.int32)[cells.indices.fill_null(-1).to_numpy()])
-
-    def column(self) -> Column:
-        self._settle()
-        return Column(np.concatenate(self._codes), [text for text in self._known if text is not None])
-
-
-def _assemble(name: str, unit: str, pieces: Pieces, names: Iterable[str]) -> Rows:
-    places: list[np.ndarray] = [np.zeros(0, np.int64)]
-    growing: dict[str, _Growing] = {}
-    for place, columns in pieces:
-        places.append(np.array(place, np.int64))
-        for column, cells in columns.items():
-            growing.setdefault(column, _Growing()).add(cells)
-    names = tuple(names)  # only now: a JSONL file names its columns as it goes
-    columns = {name: growing.pop(name).column() for name in list(growing) if name in names}
-    pa.default_memory_pool().release_unused()  # Arrow keeps what its batches took
-    rows = Rows(name, unit, np.concatenate(places), columns, names)
-    for column, cells in columns.items():
-        for code, text in enumerate(cells.values):
-            try:
-                text.encode()
-            except UnicodeEncodeError as error:  # half a surrogate pair, as JSON may hold after text was cut
-                place = rows.place[int((cells.codes == code).argmax())]
-                raise InputError(f"{name}, {unit} {place}, column {column!r} is not text: {error}.") from error
-    return rows
-
-
-def _text(value: Any) -> str | None:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
-    if isinstance(value, list) and value and all(map(_is_turn, value)):
-        return _chat(value)
-    if isinstance(value, dict | list | bytes):
-        raise TypeError(f"found {_kind(value)} where a text is needed; flatten it into one text first.")
-    return str(value)
-
-
-def _is_turn(value: Any) -> bool:
-    """Return whether it is a role and a content, both texts, and nothing else: not the call of a tool, nor an image."""
-    if not isinstance(value, dict):
-        return False
-    if value.keys() == TURN:
-        return type(value["role"]) is str and type(value["content"]) is str
-    said = {name: cell for name, cell in value.items() if cell is not None}  # Parquet fills up what other turns have
-    return said.keys() == TURN and all(type(cell) is str for cell in said.values())
-
-
-def _chat(turns: list[dict[str, str]]) -> str:
-    """Return a conversation as `role: content` with a blank line between turns; the content of a single turn."""
-    if len(turns) == 1 and turns[0]["role"] in ("user", "assistant"):
-        return turns[0]["content"]
-    return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
-
-
-def _kind(value: Any) -> str:
-    return {dict: "object", list: "list", str: "string", type(None): "null"}.get(type(value), type(value).__name__)
-
-
 def _count(n: int, noun: str) -> str:
     return f"{n} {noun} has" if n == 1 else f"{n} {noun}s have"
-
-
-def some(shown: list[str], total: int) -> str:
-    """Join what is shown, and say how many more there are."""
-    return "; ".join(shown) + (f"; and {total - len(shown)} more" if total > len(shown) else "")

@@ -12,8 +12,9 @@ from pluralign.artifacts import digest
 from pluralign.errors import InputError
 from pluralign.feedback import read
 from pluralign.feedback.cells import dense, quoted
+from pluralign.feedback.columns import Column, Rows, some
 from pluralign.feedback.joined import joined
-from pluralign.feedback.read import Column, File, Rows
+from pluralign.feedback.read import File
 from pluralign.feedback.source import AbstractSource
 from pluralign.feedback.times import TIME, seconds
 from pluralign.types import FORMS, Choices, Feedback, Grades
@@ -224,7 +225,7 @@ class Table(AbstractSource):
         if bad:
             shown = [f"{at(row)}, column {name!r}: {quoted(columns[name].at(row))}" for row, name in sorted(bad)[:5]]
             raise InputError(
-                f"{rows.name} has {len(bad)} missing or empty cells. {read.some(shown, len(bad))}. "
+                f"{rows.name} has {len(bad)} missing or empty cells. {some(shown, len(bad))}. "
                 "A response may be an empty text, but not missing; a prompt, annotator or objective must not be blank. "
                 "Fill these cells in or drop the rows."
             )
@@ -252,7 +253,7 @@ class Table(AbstractSource):
             digits = any(v is not None and v.strip().isdigit() for v in values)
             raise InputError(
                 f"column {self.outcome!r} has {len(unknown)} unknown outcome{'s' * (len(unknown) > 1)}: "
-                f"{read.some(parts[:20], len(parts))}. Say what each means: "
+                f"{some(parts[:20], len(parts))}. Say what each means: "
                 f"outcomes={{{example!r}: 'first'}} (or 'second', or 'tie')."
                 + " Digits are never guessed, since data sets disagree on whether 1 is the first."
                 * digits

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pluralign.errors import InputError
-from pluralign.feedback import Table, read
+from pluralign.feedback import Table, decode, read
 
 NAMES = {"prompt": "p", "first": "l", "second": "r", "outcome": "o", "annotator": "w"}
 COLUMNS = ["p", "l", "r", "o", "w"]
@@ -196,13 +196,13 @@ def test_text_that_is_no_utf8_in_parquet_has_a_row(tmp_path):
 @pytest.mark.parametrize("content", [b"\0" * 3_000_000, b"p,l\n" + b"x,y\n" * 700_000])
 def test_a_gzip_bomb_is_not_unpacked(tmp_path, monkeypatch, content):
     packed = gzip.compress(content)
-    assert len(packed) * read.RATIO < len(content)
+    assert len(packed) * decode.RATIO < len(content)
     path = tmp_path / "t.csv.gz"
     path.write_bytes(packed)
     unpacked = []
-    monkeypatch.setattr(read, "UNPACKED", 10**6)
-    readinto = read._Unpacked.readinto
-    monkeypatch.setattr(read._Unpacked, "readinto", lambda *a: unpacked.append(readinto(*a)) or unpacked[-1])
+    monkeypatch.setattr(decode, "UNPACKED", 10**6)
+    readinto = decode._Unpacked.readinto
+    monkeypatch.setattr(decode._Unpacked, "readinto", lambda *a: unpacked.append(readinto(*a)) or unpacked[-1])
     with pytest.raises(InputError, match=r"unpacks to more than 1,000,000 bytes and 200 times.*gunzip"):
         read.read(path, COLUMNS)
     assert sum(unpacked) <= 10**6
@@ -212,9 +212,9 @@ def test_what_is_only_large_or_only_dense_is_read(tmp_path, monkeypatch):
     path = tmp_path / "t.csv.gz"
     dense = b"p,l\n" + b"x,y\n" * 100_000
     path.write_bytes(gzip.compress(dense))
-    assert len(dense) > read.RATIO * path.stat().st_size
+    assert len(dense) > decode.RATIO * path.stat().st_size
     assert len(read.read(path, COLUMNS).place) == 100_000
-    monkeypatch.setattr(read, "UNPACKED", 1_000)
+    monkeypatch.setattr(decode, "UNPACKED", 1_000)
     noise = "".join(f"{zlib.crc32(b'%d' % i)},y\n" for i in range(20_000))
     path.write_bytes(gzip.compress(f"p,l\n{noise}".encode()))
     assert len(read.read(path, COLUMNS).place) == 20_000

@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from pluralign.errors import InputError
-from pluralign.feedback import read
+from pluralign.feedback import decode, read
 from pluralign.feedback.cells import numbered, sorted_codes
+from pluralign.feedback.columns import Rows
 
 GOOD = b'a,b\n1,"x\ny"\n2,z\n'
 
 
-def cells(rows: read.Rows) -> dict[str, list[str | None]]:
+def cells(rows: Rows) -> dict[str, list[str | None]]:
     return {name: column.texts() for name, column in rows.columns.items()}
 
 
@@ -148,8 +149,8 @@ def test_a_parquet_file_that_would_fill_the_memory_is_refused(tmp_path, monkeypa
     table = pa.table({"a": ["x" * 1_000_000], "b": ["y"]})
     parquet.write_table(table, path, compression="zstd")
     assert cells(read.read(path, ["a"])) == {"a": ["x" * 1_000_000]}  # 2**28 bytes are allowed
-    monkeypatch.setattr(read, "UNPACKED", 10_000)
-    with pytest.raises(InputError, match=r"unpacks to [\d,]+ bytes, more than 10,000 and 200 times.*read.UNPACKED"):
+    monkeypatch.setattr(decode, "UNPACKED", 10_000)
+    with pytest.raises(InputError, match=r"unpacks to [\d,]+ bytes, more than 10,000 and 200 times.*decode.UNPACKED"):
         read.read(path, ["a"])
     assert cells(read.read(path, ["b"])) == {"b": ["y"]}  # of what is not read it does not matter
     parquet.write_table(table, path, compression="none")

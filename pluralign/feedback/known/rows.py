@@ -11,7 +11,8 @@ import pyarrow.parquet
 
 from pluralign.errors import InputError
 from pluralign.feedback import read
-from pluralign.feedback.read import json_object, json_value, opened, text_lines
+from pluralign.feedback.columns import Rows
+from pluralign.feedback.decode import json_object, json_value, opened, text_lines
 from pluralign.feedback.times import seconds
 
 Word = TypeVar("Word")
@@ -110,7 +111,7 @@ def texts(path: Path, *columns: str) -> dict[str, list[str]]:
     return {name: [text or "" for text in found.columns[name].texts()] for name in columns}
 
 
-def _found(path: Path, columns: tuple[str, ...]) -> read.Rows:
+def _found(path: Path, columns: tuple[str, ...]) -> Rows:
     found = read.read(path, columns)
     missing = [name for name in columns if name not in found.columns]
     if missing:
