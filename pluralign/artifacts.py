@@ -13,6 +13,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from types import FunctionType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -64,7 +65,7 @@ def write_json(path: str | Path, value: Any) -> Path:
 
 
 def plain(value: Any) -> Any:
-    """Return `value` as plain JSON: dataclasses and arrays become objects and lists."""
+    """Return `value` as plain JSON: dataclasses and arrays become objects and lists, functions `module:name`."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, dict):
@@ -75,6 +76,8 @@ def plain(value: Any) -> Any:
         return plain(value.tolist())
     if isinstance(value, float) and not np.isfinite(value):
         return None
+    if isinstance(value, FunctionType | type):
+        return f"{value.__module__}:{value.__qualname__}"
     return value if isinstance(value, bool | int | float | str | None) else str(value)
 
 

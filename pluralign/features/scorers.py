@@ -1,9 +1,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from pkgutil import resolve_name
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from pydantic import BeforeValidator
 
 from pluralign import artifacts
 from pluralign.errors import InputError
@@ -14,6 +16,22 @@ from pluralign.types import Feedback
 
 # Raise it when the same texts, fields and weights would give other scores: what older code cached is then not read.
 VERSION = 1
+
+
+def _found(function: Any) -> Any:
+    """Return the function that a config names as `module:name`."""
+    if not isinstance(function, str):
+        return function
+    try:
+        return resolve_name(function if ":" in function else f"{function}:")
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"{function!r} names no function ({error}); write `module:name` of one that Python can import: in an "
+            "installed package, or in a folder on PYTHONPATH. One made in a script or notebook is for Python only."
+        ) from error
+
+
+Function = Annotated[Callable[..., Any], BeforeValidator(_found)]
 
 
 class Scored(NamedTuple):
@@ -124,7 +142,7 @@ class Scorers(AbstractLinearMap):
 
     Args:
         functions: `(prompts, responses) -> scores` by name, one score per response, which must not depend on the other
-            responses; only in Python.
+            responses; `module:name` in a config.
         classifiers: models that score.
         standardise: divide by the spread; False leaves each score in its own unit.
         missing: what becomes of a function's missing scores.
@@ -135,7 +153,7 @@ class Scorers(AbstractLinearMap):
             responses to a prompt apart, or whatever `Classifier` raises.
     """
 
-    functions: dict[str, Callable[..., Any]] = field(default_factory=dict)
+    functions: dict[str, Function] = field(default_factory=dict)
     classifiers: tuple[Classifier, ...] = ()
     standardise: bool = True
     missing: Literal["refuse", "indicate"] = "refuse"

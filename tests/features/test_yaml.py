@@ -1,5 +1,7 @@
 """Every feature map can be written in a config, and a wrong key in it is named by its path."""
 
+from difflib import get_close_matches
+
 import pytest
 
 from pluralign import config
@@ -15,6 +17,7 @@ MAPS = {
     "{kind: scorers, classifiers: [{name: mood, model: some/where, labels: [glad]}], standardise: false}": Scorers(
         classifiers=(Classifier("mood", "some/where", labels=("glad",)),), standardise=False
     ),
+    "{kind: scorers, functions: {far: 'difflib:get_close_matches'}}": Scorers({"far": get_close_matches}),
     "{kind: fine-tuned, encoder: {kind: encoder, model: some/where, pooling: last}, group: half, epochs: 2}": FineTuned(
         Encoder("some/where", pooling="last"), group="half", epochs=2
     ),
@@ -46,7 +49,13 @@ def test_a_feature_map_survives_a_round_trip(text):
             "{kind: scorers, classifiers: [{name: a, modell: b}]}",
             r"features\.classifiers\.0\.modell is not a key.*'model'",
         ),
-        ("{kind: scorers, functions: {loud: count}}", r"features\.functions\.loud: Input should be callable"),
+        ("{kind: scorers, functions: {loud: count}}", r"features\.functions\.loud: 'count' names no function"),
+        (
+            "{kind: scorers, functions: {loud: 'math:shout'}}",
+            r"'math:shout' names no function.*has no attribute 'shout'",
+        ),
+        ("{kind: scorers, functions: {loud: 'no.where:f'}}", r"'no.where:f' names no function.*PYTHONPATH"),
+        ("{kind: scorers, functions: {loud: 3}}", r"features\.functions\.loud: Input should be callable"),
         ("{kind: concatenate, parts: [{kind: items, most: few}, {kind: items}]}", r"features\.parts\.0\.most: "),
         ("{kind: concatenate, parts: [{kind: concat}, {kind: items}]}", r"features\.parts\.0\.kind is 'concat'; it is"),
         ("{kind: random-fourier, of: {kind: items, mst: 3}}", r"features\.of\.mst is not a key.*'most'"),
