@@ -378,11 +378,16 @@ def _evaluate(
     true = None
     if votes.truth is not None and votes.truth.features == phi.names:
         true = choice.utilities(_truth(votes.truth, votes), phi, scale=e.scale, prompts=prompts)
-    welfare = tuple(
-        _welfare(name, group, np.array([g == group for g in groups]), inferred, true, by_policy, e.seed)
-        for name in trained
-        for group in dict.fromkeys(groups)
-    )
+    names = list(dict.fromkeys(groups))
+    told = [
+        [_welfare(p, g, np.array([x == g for x in groups]), inferred, true, by_policy, e.seed) for g in names]
+        for p in trained
+    ]
+    welfare = tuple(w for row in told for w, _ in row)
+    front = None
+    if len(trained) > 1 and len(names) > 1:
+        gains = np.array([[gain for _, gain in row] for row in told])  # [policy group resample]
+        front = policy.Front.of(list(trained), names, np.moveaxis(gains, -1, 0)).table()
     shown = np.random.default_rng(e.seed).permutation(len(asked))[: e.sampling.shown]
     samples = tuple(Sample(name, asked[x], written[name][x][0]) for x in shown for name in written)
     where = "prompts that neither the rules nor training saw" if e.sampling.prompts else "the prompts of training"
@@ -390,7 +395,7 @@ def _evaluate(
         f"Policies were measured on {len(asked)} {where}, {n} responses each; intervals cover the posterior's "
         "uncertainty and the sampling of prompts and responses (bootstrap over prompts).",
     )
-    return Evaluation(scores.scores, welfare, samples, scores.notes + notes)
+    return Evaluation(scores.scores, welfare, samples, scores.notes + notes, front)
 
 
 def _welfare(
@@ -401,10 +406,12 @@ def _welfare(
     true: Utilities | None,
     encoded: dict[str, Float[np.ndarray, "prompt response feature"]],
     seed: int,
-) -> Welfare:
-    """Return what policy `name` gives to the voters for whom `counts` is True, beside the base model."""
+) -> tuple[Welfare, Float[np.ndarray, " resample"]]:
+    """Return what policy `name` gives to the voters for whom `counts` is True, beside the base model, and the gains."""
 
-    def estimates(utilities: Utilities) -> tuple[Estimate, Estimate, Estimate]:
+    def estimates(
+        utilities: Utilities,
+    ) -> tuple[tuple[Estimate, Estimate, Estimate], Float[np.ndarray, " resample"]]:
         mass = utilities.mass * counts / utilities.mass[counts].sum()
         before, after = (
             np.stack([mass @ utilities.of(responses).mean(-1).T for responses in encoded[p]], axis=-1)
@@ -414,14 +421,12 @@ def _welfare(
         pick = rng.integers(before.shape[1], size=(BOOTSTRAP, before.shape[1]))
         draw = np.arange(BOOTSTRAP) % len(before)
         resampled = [x[draw[:, None], pick].mean(1) for x in (before, after)]
-        return (
-            interval(before.mean(), resampled[0]),
-            interval(after.mean(), resampled[1]),
-            interval((after - before).mean(), resampled[1] - resampled[0]),
-        )
+        gain = resampled[1] - resampled[0]
+        ends = interval(before.mean(), resampled[0]), interval(after.mean(), resampled[1])
+        return (*ends, interval((after - before).mean(), gain)), gain
 
-    mass = float(inferred.mass[counts].sum())
-    return Welfare(name, group, mass, *estimates(inferred), *(estimates(true) if true is not None else (None,) * 3))
+    mass, (told, gain) = float(inferred.mass[counts].sum()), estimates(inferred)
+    return Welfare(name, group, mass, *told, *(estimates(true)[0] if true is not None else (None,) * 3)), gain
 
 
 def interval(mean: Any, values: Float[np.ndarray, " resample"]) -> Estimate:

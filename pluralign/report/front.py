@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pluralign import artifacts
+from pluralign.report import figures
 from pluralign.report.figures import FAINT, INK, PALETTE, STYLE, WIDTH, _short, _unit
 from pluralign.report.words import interval, number, percent
 
@@ -44,19 +45,27 @@ def drawn(table: Row, out: str | Path, unit: str = "utility", base: str = "the b
 def draw(table: Row, unit: str = "utility", base: str = "the base model") -> Figure:
     """Return the figure: two groups as a plane with the dominated area, more as parallel axes."""
     with matplotlib.rc_context(STYLE):
-        two = len(table["groups"]) == 2
-        figure = Figure(figsize=(WIDTH, 5.2 if two else 4.6), layout="constrained")
-        axes = figure.add_subplot()
-        on, volume = sum(p["on"] for p in table["points"]), table["volume"]
-        size = number(volume["mean"]) if volume["low"] == volume["high"] else interval(volume)
-        axes.set_title(
-            f"{on} of {len(table['points'])} policies are on the front; hypervolume over {_short(base, 30)} {size}",
-            loc="left",
-            size=9,
-            weight="bold",
-        )
-        (_plane if two else _parallel)(axes, table, unit, base)
+        figure = Figure(figsize=(WIDTH, _height(table)), layout="constrained")
+        _paint(figure, table, unit, base)
     return figure
+
+
+def element(table: Row, unit: str, base: str, salt: str) -> str:
+    """Return the figure as an SVG element of a page, whose ids are its own among others there."""
+    return figures.draw(_height(table), lambda figure: _paint(figure, table, unit, base), salt)
+
+
+def _height(table: Row) -> float:
+    return 5.2 if len(table["groups"]) == 2 else 4.6
+
+
+def _paint(figure: Figure, table: Row, unit: str, base: str) -> None:
+    axes = figure.add_subplot()
+    on, volume = sum(p["on"] for p in table["points"]), table["volume"]
+    size = number(volume["mean"]) if volume["low"] == volume["high"] else interval(volume)
+    title = f"{on} of {len(table['points'])} policies are on the front; hypervolume over {_short(base, 30)} {size}"
+    axes.set_title(title, loc="left", size=9, weight="bold")
+    (_plane if len(table["groups"]) == 2 else _parallel)(axes, table, unit, base)
 
 
 def _plane(axes: Axes, table: Row, unit: str, base: str) -> None:

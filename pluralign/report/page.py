@@ -7,7 +7,7 @@ from typing import Any
 
 import jinja2
 
-from pluralign.report import figures
+from pluralign.report import figures, front
 from pluralign.report.groups import EVERYONE
 from pluralign.report.words import centre, decimals, interval, number, percent
 
@@ -60,6 +60,8 @@ def _figures(tables: dict[str, Any]) -> dict[str, str]:
         made["lapses"] = figures.lapses(noise["lapses"], "lapses")
     if policies["welfare"]:
         made["policy_gains"] = figures.gains(policies["welfare"], names, unit, "the base model", "policies")
+    if policies["front"]:
+        made["front"] = front.element(policies["front"], unit, "the base model", "front")
     if any(policies["history"].values()):
         made["training"] = figures.training(policies["history"], names, "training")
     return made

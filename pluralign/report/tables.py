@@ -136,6 +136,7 @@ def _policies(run: Run, evaluation: Evaluation) -> dict[str, Any]:
     return {
         "welfare": [{"rule": row.pop("policy"), "share": row.pop("mass"), **row} for row in rows],
         "known": any(row["true_gain"] is not None for row in rows),
+        "front": plain(evaluation.front),
         "history": {name: list(trained.history) for name, trained in run.policies.items()},
         "models": {name: trained.model for name, trained in run.policies.items()},
         "samples": [{"prompt": prompt, "responses": responses} for prompt, responses in prompts.items()],

@@ -95,12 +95,15 @@ class Evaluation:
         welfare: what each trained policy gives to each group.
         samples: responses side by side.
         notes: how it was measured, in sentences.
+        front: which policies no other is better than for every group, as `policy.Front.table` tells it, of gains over
+            the base model; None with fewer than two policies or groups.
     """
 
     scores: tuple[Score, ...] = ()
     welfare: tuple[Welfare, ...] = ()
     samples: tuple[Sample, ...] = ()
     notes: tuple[str, ...] = ()
+    front: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -235,6 +235,19 @@ def make_demo(run, seed=0, caveats=(), draws=100, prompts=40):
             Sample("utilitarian", prompt, f"Take the wheel off. {NASTY if x == 0 else ''}"),
             Sample("maximin", prompt, "" if x == 1 else "Of course! Take the wheel off:\n1. levers\n2. patch"),
         ]
+    points = [
+        {
+            "name": name,
+            "on": True,
+            "share": 0.9,
+            "worst": min(g.mean for g in own),
+            "welfare": [artifacts.plain(g) for g in own],
+        }
+        for name in ("utilitarian", "maximin")
+        for own in [[w.gain for w in welfare if w.policy == name]]
+    ]
+    front = {"groups": list(GROUPS), "reference": [0.0] * len(GROUPS), "points": points}
+    front["volume"] = {"mean": 0.5, "low": 0.4, "high": 0.6}
     evaluation = Evaluation(
         (
             Score("posterior (hierarchical)", 0.6123, 0.0131, 0.684, 288),
@@ -244,6 +257,7 @@ def make_demo(run, seed=0, caveats=(), draws=100, prompts=40):
         tuple(welfare),
         tuple(samples),
         ("Policies were measured on 10 prompts that neither the rules nor training saw, 8 responses each.",),
+        front,
     )
     policies = {
         name: Policy(Path("adapter"), "tiny language model", history(rng), tuple(caveats))

@@ -103,11 +103,19 @@ def test_json_is_strict_and_holds_what_the_report_returns(page):
 
 def test_figures_stand_where_there_are_numbers_and_none_is_empty(page):
     name, _, found = page
-    expected = {"demo": 8, "doubtful": 8, "crowd": 5, "api": 3}[name]
+    expected = {"demo": 9, "doubtful": 9, "crowd": 5, "api": 3}[name]
     assert sum(tag == "svg" for tag, _ in found.tags) == expected
     text = page[1].html.read_text(encoding="utf-8")
     for svg in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
         assert svg.count("<path") > 5 and svg.count("<text") > 3
+
+
+def test_the_front_of_trained_policies_is_drawn_from_what_the_evaluation_says(demo, crowd):
+    written, found = read(demo)
+    assert {p["name"] for p in written.tables["policies"]["front"]["points"]} == {"utilitarian", "maximin"}
+    assert "policies are on the front" in found.text["policies"]
+    told, found = read(crowd)  # nothing was trained
+    assert told.tables["policies"]["front"] is None and "on the front" not in found.text["policies"]
 
 
 def test_the_fit_says_what_was_held_against_it(demo, crowd):
