@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import json
+import logging
 import math
 import warnings
 from abc import ABC, abstractmethod
@@ -59,7 +60,7 @@ class Pretrained(AbstractModel):
         gguf_file: name of a GGUF file in `path`; its weights are dequantised.
         dtype: of the weights: float32, bfloat16 or float16. Adapters are float32 in any case.
         quantise: hold the weights of all but the output layer in 4 or 8 bits, computing in `dtype`; null = as they
-            are. It takes bitsandbytes and CUDA.
+            are. It takes bitsandbytes; on a processor it saves memory, not time.
     """
 
     path: str
@@ -91,6 +92,8 @@ class Pretrained(AbstractModel):
         with self._found(), quiet():
             tokenizer = AutoTokenizer.from_pretrained(self.path, **source)
             model = AutoModelForCausalLM.from_pretrained(self.path, **weights)
+        if self.quantise == "4bit":
+            _read_back(model)
         ends = model.generation_config.eos_token_id
         return model.eval(), Format.of(tokenizer, ends if isinstance(ends, list) else [ends])
 
@@ -124,16 +127,20 @@ class Pretrained(AbstractModel):
         """Return what transformers has to be told in order to quantise, nothing if it need not."""
         if self.quantise is None:
             return {}
-        missing = [] if importlib.util.find_spec("bitsandbytes") else ["bitsandbytes (`pip install bitsandbytes`)"]
-        missing += [] if torch.cuda.is_available() else ["a GPU with CUDA"]
-        if missing:
-            raise InputError(f"quantise is {self.quantise!r}, which takes {' and '.join(missing)}; or set it to null.")
+        if not importlib.util.find_spec("bitsandbytes"):
+            raise InputError(
+                f"quantise is {self.quantise!r}, which takes bitsandbytes (`pip install pluralign[quantised]`); or set "
+                "it to null."
+            )
+        # it says at every layer and pass that 8-bit products are made in float16
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         bits: dict[str, Any] = (
             {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": getattr(torch, self.dtype)}
             if self.quantise == "4bit"
             else {"load_in_8bit": True}
         )
-        return {"quantization_config": BitsAndBytesConfig(**bits), "device_map": {"": torch.cuda.current_device()}}
+        device = torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
+        return {"quantization_config": BitsAndBytesConfig(**bits), "device_map": {"": device}}
 
     @contextlib.contextmanager
     def _found(self) -> Iterator[None]:
@@ -236,6 +243,31 @@ class Scratch(AbstractModel):
         with quiet():
             model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+
+
+def _read_back(model: torch.nn.Module) -> None:
+    """Refuse a model in 4 bits whose weights come back as others than were put in.
+
+    Bits are scaled by blocks of 64 weights. On a processor bitsandbytes 0.50 mistakes the scales of layers whose inputs
+    are no multiple of 64. Blocks of equal weights are exact in 4 bits, so they must come back as they were.
+
+    Raises:
+        InputError: they do not, for the widths of this model.
+    """
+    from bitsandbytes import functional, nn  # pyright: ignore[reportMissingImports]
+
+    wrong = []
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear4bit)]
+    for width, device in {(m.in_features, m.weight.device) for m in layers}:
+        weights = torch.arange(1.0, width + 1, device=device).repeat_interleave(64).view(64, width)
+        back = functional.dequantize_4bit(*functional.quantize_4bit(weights, blocksize=64, quant_type="nf4"))
+        if not torch.equal(back, weights):
+            wrong.append(width)
+    if wrong:
+        raise InputError(
+            f"this version of bitsandbytes reads 4-bit layers of {', '.join(map(str, sorted(wrong)))} inputs wrongly "
+            "on this device; set quantise to 8bit or null, or use a GPU."
+        )
 
 
 def resolve(model: str | AbstractModel, feedback: Feedback, out: str | Path, seed: int) -> Pretrained:

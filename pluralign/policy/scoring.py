@@ -47,6 +47,8 @@ class Scorer(torch.nn.Module):
     def __init__(self, model: Any, head: torch.nn.Module | None = None):
         super().__init__()
         self.model, self.critic = model, head
+        # what FSDP asks for, to hold a layer at a time and not the whole model
+        self._no_split_modules = getattr(_inner(model), "_no_split_modules", None)
         self.repeats = self._repeats()
 
     def forward(
@@ -165,7 +167,7 @@ def score(
     result = np.zeros(len(rows), np.float64)
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i].prompt) - len(rows[i].response))
     scorer = _scorer(model)
-    with torch.inference_mode():
+    with torch.no_grad():  # what inference mode makes, scattered weights could not be gathered into again
         for start in range(0, len(rows), batch):
             chosen = order[start : start + batch]
             result[chosen] = log_probs(scorer, [rows[i] for i in chosen]).cpu().double().numpy()

@@ -4,12 +4,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pluralign.errors import InputError
-from pluralign.policy import Pretrained, Scratch, resolve, sample, scoring
+from pluralign.policy import DPO, Pretrained, Scratch, resolve, sample, scoring
 from pluralign.policy.text import Format
-from tests.policy.conftest import make_feedback
+from tests.policy.conftest import make_choice, make_features, make_feedback
 
 small = {"layers": 1, "width": 8, "heads": 2, "steps": 3, "batch": 4}
 
@@ -103,9 +104,9 @@ def test_a_dtype_that_is_unknown_is_named():
 
 @pytest.mark.parametrize("bits", ["4bit", "8bit"])
 def test_a_model_that_cannot_be_quantised_here_says_what_is_missing(bits, tiny, monkeypatch):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(InputError, match=f"quantise is '{bits}', which takes .*a GPU with CUDA; or set it to null"):
-        Pretrained(tiny.path, quantise=bits).load()
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(InputError, match=f"quantise is '{bits}', which takes bitsandbytes .*; or set it to null"):
+        Pretrained(tiny.path, quantise=bits)._quantised()
     assert Pretrained(tiny.path, quantise=bits).fingerprint() != tiny.fingerprint()
 
 
@@ -119,6 +120,50 @@ def test_what_transformers_is_told_of_bits(monkeypatch):
     assert four["quantization_config"].bnb_4bit_compute_dtype == torch.bfloat16
     assert eight["quantization_config"].quantization_method() == "llm_int8"
     assert Pretrained("x")._quantised() == {}
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert Pretrained("x", quantise="8bit")._quantised()["device_map"] == {"": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def wide(votes, tmp_path_factory):
+    """A model whose layers are as wide as blocks of bits."""
+    return resolve(Scratch(**(small | {"width": 64})), votes, tmp_path_factory.mktemp("wide"), 0)
+
+
+@pytest.mark.parametrize(("bits", "apart"), [("4bit", 0.3), ("8bit", 0.03)])
+def test_a_quantised_model_writes_and_learns_and_its_adapter_fits_the_whole_one(bits, apart, wide, votes, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    model = Pretrained(wide.path, quantise=bits)
+    rows, scores = [], []
+    for network, form in (wide.load(), model.load()):
+        texts = zip(votes.items["prompt"], votes.items["response"], strict=True)
+        rows = [form.row(form.prompt(x, 50), y, 50) for x, y in texts]
+        scores.append(scoring.score(network, rows, 16))
+    error = np.abs(scores[1] - scores[0]).max()
+    assert 0 < error < apart * np.std(scores[0])
+    assert len(sample(model, ["tell me about the cat"], n=2, max_tokens=5)[0]) == 2
+    tilt = np.tile(np.linspace(-1, 1, 5), (3, 1))
+    trained = DPO(model, steps=20, batch=8, learning_rate=1e-2, slate=None).train(
+        make_choice(tilt), votes, make_features(votes), tmp_path
+    )
+    assert trained.history[-1]["excess"] < 0.5 * trained.history[0]["excess"]
+    learned = []
+    for network in (wide.load()[0], model.load()[0]):
+        learned.append(scoring.score(PeftModel.from_pretrained(network, str(trained.adapter)).eval(), rows, 16))
+    moved = learned[1] - scores[1]
+    assert np.abs(moved).max() > 0.5
+    assert np.corrcoef(moved, learned[0] - scores[0])[0, 1] > 0.99
+
+
+def test_four_bits_that_come_back_as_others_are_refused(votes, tmp_path):
+    functional = pytest.importorskip("bitsandbytes").functional
+    weights = torch.arange(1.0, 97).repeat_interleave(64).view(64, 96)
+    if torch.equal(functional.dequantize_4bit(*functional.quantize_4bit(weights, quant_type="nf4")), weights):
+        pytest.skip("this version reads them rightly")
+    model = resolve(Scratch(**(small | {"width": 96})), votes, tmp_path, 0)
+    with pytest.raises(InputError, match="4-bit layers of 96 inputs wrongly on this device"):
+        Pretrained(model.path, quantise="4bit").load()
+    Pretrained(model.path, quantise="8bit").load()
 
 
 def test_a_gguf_file_is_not_quantised_again():
