@@ -1,17 +1,22 @@
 """One policy judged over all prompts together, or each prompt judged by itself."""
 
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
+from jaxtyping import Float
 from rich.progress import track
 
+from pluralign.choice.batch import Lotteries, Rows, Values, ascend
 from pluralign.choice.risk import AbstractRisk
-from pluralign.choice.rule import MEAN, AbstractRule
-from pluralign.choice.scale import AbstractScale, rescale
+from pluralign.choice.rule import MEAN, AbstractRule, AbstractWelfare, priced
+from pluralign.choice.scale import CHUNK, AbstractScale, rescale
 from pluralign.errors import InputError, SolveError
 from pluralign.types import Certificate, Choice, Linear, Utilities
 
-MANY = 200  # prompts, from which on progress is shown
+MANY = 200  # prompts one after the other, from which on progress is shown
 
 
 def each_prompt(
@@ -29,7 +34,9 @@ def each_prompt(
     weigh what each has in all. Here nobody's loss on one prompt is made good by another, so each prompt is as fair as
     the rule is, and the average of all may be worse for everyone. For voting rules and lotteries, which look at one
     prompt at a time, and for the utilitarian mean, both are the same. There is no one weight of each voter, so the
-    choice has no multipliers and no reward for responses that are not candidates.
+    choice has no multipliers and no reward for responses that are not candidates. Welfare rules are solved for
+    thousands of prompts side by side (`batch`); prompts that do not meet their bounds there, and all other rules, are
+    solved one after the other by `rule.choose`.
 
     Args:
         rule: the rule.
@@ -46,28 +53,93 @@ def each_prompt(
         InputError: as `rule.choose`, naming the prompt.
         SolveError: likewise.
     """
-    prompts = range(len(utilities.reference))
-    lottery, certificates = np.zeros(utilities.reference.shape), []
-    for x in track(prompts, "prompts", disable=len(prompts) < MANY):
-        on = np.flatnonzero(utilities.reference[x] > 0)
-        try:
-            alone = _prompt(utilities, x, on)
+    clock, prompts = time.perf_counter(), range(len(utilities.reference))
+    lottery, certificates = np.zeros(utilities.reference.shape), dict[int, Certificate]()
+    if isinstance(rule, AbstractWelfare):
+        priced(beta)
+        own = [s for s in (scale, rule.scale) if s is not None]
+        draws, voters, _, candidates = utilities.shape
+        step = max(1, CHUNK // (draws * voters * candidates))
+        for some in (prompts[start : start + step] for start in prompts[::step]):
+            value = np.stack([_measured(utilities, x, own) for x in some])
+            for x, row, certificate in _side_by_side(rule, value, utilities, some, risk, beta):
+                lottery[x], certificates[x] = row, certificate
+    left = [x for x in prompts if x not in certificates]
+    for x in track(left, "prompts", disable=len(left) < MANY):
+        with _named(utilities, x):
+            alone = _prompt(utilities, x)
             chosen = rule.choose(alone if scale is None else rescale(alone, scale), risk, beta)
-        except (InputError, SolveError) as error:
-            raise type(error)(f"prompt {(utilities.prompts or prompts)[x]}, judged by itself: {error}") from error
-        lottery[x, on] = chosen.lottery[0]
-        certificates.append(chosen.certificate)
+        lottery[x, utilities.reference[x] > 0], certificates[x] = chosen.lottery[0], chosen.certificate
     mean = {
-        name: float(np.mean([getattr(c, name) for c in certificates]))
+        name: float(np.mean([getattr(c, name) for c in certificates.values()]))
         for name in ("value", "upper_bound", "gap", "tv_bound")
     }
-    total = Certificate(**mean, cuts=sum(c.cuts for c in certificates), seconds=sum(c.seconds for c in certificates))
+    cuts = sum(c.cuts for c in certificates.values())
+    total = Certificate(**mean, cuts=cuts, seconds=time.perf_counter() - clock)
     return Choice(rule.name, lottery, None, None, beta, risk.words, total, utilities)
 
 
-def _prompt(utilities: Utilities, x: int, on: np.ndarray) -> Utilities:
+def _side_by_side(
+    rule: AbstractWelfare,
+    value: Float[np.ndarray, "prompt draw voter candidate"],
+    utilities: Utilities,
+    prompts: range,
+    risk: AbstractRisk,
+    beta: float,
+) -> Iterator[tuple[int, Float[np.ndarray, " candidate"], Certificate]]:
+    """Yield what is solved of these prompts' programs, all in the same array operations.
+
+    Rule and risk need formulas for that, the reference must be in the rule's domain, and bounds have to meet.
+    """
+    clock, (count, draws, voters, candidates) = time.perf_counter(), value.shape
+    mass = utilities.mass[utilities.mass > 0]
+    table, reference = value.reshape(count, -1, candidates), utilities.reference[prompts.start : prompts.stop]
+    if rule.marginal(np.ones((1, voters)), mass) is None or risk.marginal(np.zeros(draws)) is None:
+        return
+
+    def look(rows: Rows, point: Lotteries) -> tuple[Values, Lotteries]:
+        here = table[rows]
+        with np.errstate(all="ignore"):
+            welfare, slope = rule.marginal((here @ point[..., None]).reshape(-1, voters), mass)  # pyright: ignore[reportGeneralTypeIssues]
+            worth, share = zip(*map(risk.marginal, welfare.reshape(-1, draws)), strict=True)  # pyright: ignore[reportArgumentType]
+            tilt = (np.ravel(share)[:, None] * slope).reshape(len(rows), 1, -1) @ here
+        return np.array(worth) / beta, tilt[:, 0] / beta
+
+    ends = ascend(look, reference)
+    seconds = (time.perf_counter() - clock) / count
+    apart = np.sqrt(np.maximum(ends.upper - ends.lower, 0) / 2)
+    for i in np.flatnonzero(ends.solved):
+        reached, bound = float(beta * ends.value[i]), float(beta * ends.upper[i])
+        certificate = Certificate(reached, bound, bound - reached, float(apart[i]), int(ends.cuts[i]), seconds)
+        yield prompts[i], ends.lottery[i], certificate
+
+
+def _measured(
+    utilities: Utilities, x: int, scales: Sequence[AbstractScale]
+) -> Float[np.ndarray, "draw voter candidate"]:
+    """Return one prompt's utilities of voters with mass on these scales; what is no candidate is worth 0."""
+    with _named(utilities, x):
+        alone = _prompt(utilities, x)
+        for scale in scales:
+            alone = rescale(alone, scale)
+    value = np.zeros((*utilities.shape[:2], utilities.shape[3]))
+    value[..., utilities.reference[x] > 0] = alone.dense()[:, :, 0]
+    return value[:, utilities.mass > 0]
+
+
+@contextmanager
+def _named(utilities: Utilities, x: int) -> Iterator[None]:
+    """Say of which prompt an error is."""
+    try:
+        yield
+    except (InputError, SolveError) as error:
+        name = (utilities.prompts or range(len(utilities.reference)))[x]
+        raise type(error)(f"prompt {name}, judged by itself: {error}") from error
+
+
+def _prompt(utilities: Utilities, x: int) -> Utilities:
     """Return one prompt's candidates alone."""
-    value = utilities.value
+    value, on = utilities.value, np.flatnonzero(utilities.reference[x] > 0)
     if isinstance(value, Linear):
         value = Linear(value.phi[x : x + 1, on], value.weights, value.offset)
     else:
