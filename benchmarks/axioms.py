@@ -13,7 +13,7 @@ from pluralign import choice
 from pluralign.choice import axioms
 
 PROFILES, TRIES, SEED = 100, 60, 0
-FEW, SLOW = 25, ("nash-lottery", "egalitarian-lottery")  # a program for each lottery takes ten milliseconds and more
+FEW, SLOW = 25, ("nash-bargaining", "linear-kemeny")  # programs for each outcome that take ten milliseconds and more
 ORDERS = (
     choice.Plurality(),
     choice.Borda(),
@@ -30,16 +30,24 @@ ORDERS = (
     choice.RandomDictatorship(),
 )
 APPROVALS = (choice.Approval(), choice.NashLottery(), choice.EgalitarianLottery())
+LINEAR = (choice.LCPO(), choice.LeximaxPlurality(), choice.LinearKemeny())
 UTILITIES = (
     choice.Utilitarian(),
     choice.AlphaFair(alpha=0.5),
     choice.Nash(),
     choice.AlphaFair(alpha=2.0),
+    choice.OWA(),
     choice.Gini(),
     choice.VoterCVaR(),
+    choice.KLRobust(),
+    choice.ChiSquareRobust(),
+    choice.TotalVariationRobust(),
+    choice.NashBargaining(),
     choice.KalaiSmorodinsky(),
     choice.Maximin(),
+    choice.Leximin(),
 )
+KINDS = {"orders": ORDERS, "approvals": APPROVALS, "utilities": UTILITIES, "linear": LINEAR}
 OUT = Path(__file__).parents[1] / "docs" / "axioms.json"
 
 
@@ -48,34 +56,34 @@ def words(rule: choice.AbstractRule) -> str:
     return f"{rule.name} {rule.alpha:g}" if isinstance(rule, choice.AlphaFair) else rule.name
 
 
+def told(rule: choice.AbstractRule) -> tuple[axioms.Card, dict[str, dict]]:
+    """Return a rule's card, and what is written of it."""
+    clock = time.perf_counter()
+    some = FEW if rule.name in SLOW else PROFILES
+    card = axioms.card(rule, some, tries=min(TRIES, some), seed=SEED)
+    print(f"{words(rule)}: {len(card.broken)} broken, {time.perf_counter() - clock:.1f} s", flush=True)
+    return card, {
+        name: {
+            "profiles": card.profiles,
+            "tried": one.tried,
+            "refused": one.refused,
+            "witness": one.violation and str(one.violation),
+        }
+        for name, one in card.findings.items()
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rules", nargs="*")
     asked = parser.parse_args().rules
-    found = {}
-    for kind, rules in (("orders", ORDERS), ("approvals", APPROVALS), ("utilities", UTILITIES)):
-        found[kind] = {}
-        for rule in rules:
-            if asked and rule.name not in asked:
-                continue
-            clock = time.perf_counter()
-            some = FEW if rule.name in SLOW else PROFILES
-            card = axioms.card(rule, some, tries=min(TRIES, some), seed=SEED)
-            print(f"{words(rule)}: {len(card.broken)} broken, {time.perf_counter() - clock:.1f} s", flush=True)
-            if asked:
-                print(card)
-            found[kind][words(rule)] = {
-                name: {
-                    "profiles": card.profiles,
-                    "tried": one.tried,
-                    "refused": one.refused,
-                    "witness": one.violation and str(one.violation),
-                }
-                for name, one in card.findings.items()
-            }
-    if not asked:
-        settings = {"profiles": PROFILES, "tries": TRIES, "seed": SEED}
-        OUT.write_text(json.dumps({**settings, "cards": found}, indent=1) + "\n")
+    if asked:
+        for rule in (rule for rules in KINDS.values() for rule in rules if rule.name in asked):
+            print(told(rule)[0])
+        return
+    found = {kind: {words(rule): told(rule)[1] for rule in rules} for kind, rules in KINDS.items()}
+    settings = {"profiles": PROFILES, "tries": TRIES, "seed": SEED}
+    OUT.write_text(json.dumps({**settings, "cards": found}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

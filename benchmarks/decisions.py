@@ -25,7 +25,8 @@ from pluralign.types import Features, RewardPosterior, Utilities
 RULES = (
     choice.Utilitarian(), choice.Nash(), choice.Maximin(), choice.KalaiSmorodinsky(), choice.Plurality(),
     choice.Borda(), choice.Copeland(), choice.Minimax(), choice.Schulze(), choice.IRV(), choice.Approval(),
-    choice.MaximalLottery(), choice.RandomDictatorship(),
+    choice.MaximalLottery(), choice.RandomDictatorship(), choice.NashLottery(), choice.EgalitarianLottery(),
+    choice.LCPO(),
 )  # fmt: skip
 PAIRS = (("utilitarian", "maximin"), ("borda", "copeland"), ("utilitarian", "borda"))
 

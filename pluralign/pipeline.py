@@ -166,10 +166,12 @@ def compare(
     utilities, constraints = _problem(e, posterior, votes, phi, seen)
     compared = _every_rule(e.rules) if rules == "all" else e.rules
     groups = np.array(voter_groups(e, posterior, votes))
-    gains, reasons = [], {}
+    gains, reasons, lotteries = [], {}, {}
     for rule in compared:
         try:
-            gains += _gains(_choose(e, rule, utilities, constraints), groups)
+            chosen = _choose(e, rule, utilities, constraints)
+            gains += _gains(chosen, groups)
+            lotteries[rule.name] = chosen.lottery
         except PluralignError as error:
             reasons[rule.name] = str(error)
     decided = choice.decisions(compared, utilities, e.enough if enough is None else enough, PATIENCE)
@@ -181,6 +183,7 @@ def compare(
         "beta": e.beta,
         "gains": gains,
         "decisions": report.decisions(decided),
+        "demands": _met(constraints, utilities, lotteries, decided),
         "reasons": reasons,
         "caveats": utilities.caveats,
     }
@@ -216,6 +219,29 @@ def _choose(
     if constraints and isinstance(rule, choice.AbstractWelfare | choice.Leximin):
         return rule.choose(utilities, e.risk, e.beta, constraints)
     return rule.choose(utilities, risk=e.risk, beta=e.beta)
+
+
+def _met(
+    constraints: tuple[choice.AbstractConstraint, ...],
+    utilities: Utilities,
+    lotteries: Mapping[str, np.ndarray],
+    decided: Decisions,
+) -> list[dict[str, Any]]:
+    """Return how surely every rule's lottery and decisions meet the experiment's demands, also rules that know none."""
+    if not constraints:
+        return []
+    asked = {
+        "lottery": lotteries,
+        "plug-in decision": {d.name: d.plug_in for d in decided.rules},
+        "decision in every draw": {d.name: d.shares for d in decided.rules},
+    }
+    rows = []
+    for what, by_rule in asked.items():
+        for rule, lottery in by_rule.items():
+            found = choice.met(lottery, utilities, constraints)
+            for demand, kept, chance in zip(found.names, found.kept, found.probability, strict=True):
+                rows.append({"rule": rule, "demand": demand, "of": what, "kept": kept, "probability": chance})
+    return rows
 
 
 def _every_rule(known: Sequence[Rule]) -> list[Rule]:
@@ -300,7 +326,7 @@ def _truth(truth: Truth, votes: Feedback) -> RewardPosterior:
 def _train(e: Experiment, chosen: Choice, votes: Feedback, phi: Features, folder: Path, console: Console) -> Policy:
     assert e.policy is not None  # Experiment checked it
     how = e.policy
-    return _timed(f"policies/{chosen.name}", console, lambda: how.train(chosen, votes, phi, out=folder))
+    return _timed(f"policies/{chosen.name}", console, lambda: how.train(chosen, votes, phi, folder, features=e.features))
 
 
 def _train_online(
@@ -323,6 +349,8 @@ def _train_online(
 
     told = [policy.Term(name, objective({name: 1.0})) for name in e.objectives or {} if len(e.objectives or {}) > 1]
     told += [policy.Term(", ".join(c.objectives), objective(c.objectives), 0.0, c.at_least, c.at_most) for c in limits]
+
+    told += [beside.term() for beside in e.terms]
 
     def again(utilities: Utilities, beta: float) -> Choice:
         return _choose(replace(e, beta=beta), rule, utilities, floors)

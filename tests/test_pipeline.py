@@ -196,6 +196,20 @@ def test_compare_says_why_a_rule_cannot(finished, tmp_path):
     assert few["rules"] == ["utilitarian", "nash", "maximin"] and few["decisions"]["enough"] == 1
 
 
+def test_compare_says_how_surely_demands_are_met(finished, tmp_path):
+    """Also by rules that know no demands, and by what is decided in every draw."""
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    demanding = config.parse(SMALL, {"constraints": "[{kind: floor, each: voter, eps: 0.05}]"})
+    artifacts.write_text(folder / "experiment.yaml", config.dump(demanding))
+    rows = pipeline.compare(folder).tables["demands"]
+    assert {row["of"] for row in rows} == {"lottery", "plug-in decision", "decision in every draw"}
+    kept = {row["rule"]: True for row in rows} | {row["rule"]: False for row in rows if not row["kept"]}
+    asked = [row for row in rows if row["rule"] == "utilitarian" and row["of"] == "lottery"]
+    assert len({row["demand"] for row in asked}) == len(asked) and all(row["kept"] for row in asked)
+    assert {"borda", "schulze"} <= set(kept) and all(0 <= row["probability"] <= 1 for row in rows)
+    assert pipeline.compare(finished[0], rules="experiment", out=tmp_path).tables["demands"] == []
+
+
 def test_compare_takes_finished_runs_only(finished, tmp_path):
     with pytest.raises(InputError, match=r"nowhere holds no finished posterior.*runs/quickstart"):
         pipeline.compare(tmp_path / "nowhere")

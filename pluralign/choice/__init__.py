@@ -7,7 +7,7 @@ Rules need no reward model: `types.Utilities(value, mass, reference)` takes any 
 rankings as well, `choice.Schulze().winners(rankings)`, or margins in batches, `choice.Schulze().from_margins(margins)`.
 """
 
-from pluralign.choice import audit, axioms
+from pluralign.choice import audit, axioms, draws
 from pluralign.choice.agree import Agreement, agreement
 from pluralign.choice.build import utilities
 from pluralign.choice.cautious import AbstractCaution, LowerBound, LowerTail, cautious
@@ -19,6 +19,7 @@ from pluralign.choice.game import self_play
 from pluralign.choice.leximin import Leximin
 from pluralign.choice.linear import LCPO, AbstractLinear, LeximaxPlurality, LinearKemeny
 from pluralign.choice.lottery import AbstractLottery, MaximalLottery, RandomDictatorship
+from pluralign.choice.met import Met, met
 from pluralign.choice.orders import Kemeny, RankedPairs
 from pluralign.choice.peers import PrefVoting
 from pluralign.choice.ranked import OWA, AbstractRanked, Gini, VoterCVaR
@@ -77,6 +78,7 @@ __all__ = [
     "MaximalLottery",
     "Maximin",
     "Mean",
+    "Met",
     "Minimax",
     "Nash",
     "NashBargaining",
@@ -103,8 +105,10 @@ __all__ = [
     "decide",
     "decisions",
     "disagreement",
+    "draws",
     "each_prompt",
     "gains",
+    "met",
     "rescale",
     "self_play",
     "utilities",

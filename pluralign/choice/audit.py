@@ -7,13 +7,11 @@ import numpy as np
 from jaxtyping import Float
 
 from pluralign.choice.axioms.cards import Votes, societies
-from pluralign.choice.axioms.outcome import Judge
+from pluralign.choice.axioms.outcome import ORDINAL, Judge
 from pluralign.choice.axioms.response import reports
 from pluralign.choice.axioms.society import Society, as_utilities
-from pluralign.choice.lottery import AbstractLottery
 from pluralign.choice.rule import AbstractRule
 from pluralign.choice.scale import AbstractScale, RangeScale, rescale
-from pluralign.choice.voting import AbstractVoting
 from pluralign.errors import InputError, SolveError
 from pluralign.types import Utilities
 
@@ -134,7 +132,7 @@ def manipulation(
     counted = isinstance(coalition, int | np.integer)
     if not (1 <= coalition <= len(mass) if counted else 0 < coalition < 1):
         raise InputError(f"coalition is {coalition}; it is 1 to {len(mass)} voters, or a share of mass below 1.")
-    ordinal = isinstance(rule, AbstractVoting | AbstractLottery)
+    ordinal = isinstance(rule, ORDINAL)
     game = _Orders(rule, parts, beta) if ordinal else _Welfare(rule, parts, 0.1 if beta is None else beta, scale)
     honest, true = game.lotteries(None, game.truth(0)), _ranged(parts)
     tried, whole, found, known = 0, ordinal and len(_group(true, mass, 0, coalition)) == 1, [], {}

@@ -8,7 +8,7 @@ from itertools import chain
 
 import cvxpy as cp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from pluralign.choice.ballots import SAME, TIE, Profile, electorates
 from pluralign.choice.leximin import Leximin
@@ -22,6 +22,7 @@ from pluralign.types import Decision, Decisions, Linear, Utilities
 
 Shares = Float[np.ndarray, "draw prompt candidate"]
 CHUNK = 500_000  # utilities in hand at once
+NOTHING = 1e-300  # a utility that is as good as none, in units of the largest
 DRAWS = 25  # in hand at once, at most: patience is asked in between
 
 
@@ -34,11 +35,11 @@ def decide(rule: AbstractRule, utilities: Utilities, enough: float = 0.5) -> Dec
     the sole answer to that prompt, `argmax_y W(U[draw, :, prompt, y])`; the rule's own lottery, which may please
     everyone in turn, is what `choose` is for. `Leximin` goes on to the next voter where that ties. A rule with a scale
     of its own measures each prompt on it. A rule that is defined for positive utilities only, and has no scale of its
-    own, measures each prompt from the voter's worst candidate there: candidates that leave least mass at that worst (or
-    below the zero of the rule's scale) come first, and among those the welfare of voters who are above it decides,
-    which is the limit of `W(u + e)` as e goes to 0 (for Nash's welfare: Caragiannis et al. 2019, The unreasonable
-    fairness of maximum Nash welfare). With many voters everything is somebody's worst, so that Nash's welfare then
-    works like a veto.
+    own, measures each prompt from the voter's worst candidate there, and decides by the limit of `W(u + e)` as e goes
+    to 0: where that has no bound, candidates that leave least mass at that worst come first, and among those the
+    welfare of voters who are above it decides (for Nash's welfare: Caragiannis et al. 2019, The unreasonable fairness
+    of maximum Nash welfare). With many voters everything is somebody's worst, so that Nash's welfare then works like a
+    veto. On a scale of the rule's own, least mass below its zero goes before that.
 
     Args:
         rule: what decides.
@@ -211,27 +212,56 @@ def _linear(rule: AbstractLinear, world: World) -> Shares:
 
 @shares.register(AbstractWelfare)
 def _welfare(rule: AbstractWelfare, world: World) -> Shares:
+    if rule.positive and rule.scale is None:
+        lowest = np.where(world.reference > 0, world.values, np.inf).min(-1, keepdims=True)
+        size = np.abs(np.where(world.reference > 0, world.values, 0)).max(-1, keepdims=True)
+        return best_alone(rule, replace(world, values=world.values - lowest), size)
+    return best_alone(rule, world)
+
+
+def best_alone(
+    rule: AbstractWelfare,
+    world: World,
+    size: Float[np.ndarray, "draw voter prompt 1"] | float = 0.0,
+    strict: bool = False,
+) -> Shares:
+    """Return the candidates that have most welfare as sole answers, on the rule's own scale if it has one.
+
+    Where welfare is defined for positive utilities only, candidates that leave least mass below 0 come first, and among
+    those the limit of `W(max(u, 0) + e)` as e goes to 0 decides: unless that is finite for whoever has nothing, least
+    mass with nothing, and then the welfare of the others.
+
+    Args:
+        rule: the welfare.
+        world: utilities.
+        size: of utilities of which these are differences, so that what is left of rounding is known for 0.
+        strict: refuse a prompt on which every candidate leaves somebody below 0.
+
+    Raises:
+        InputError: the welfare is not defined on a prompt.
+    """
     u, on = world.values, world.reference > 0
     if rule.scale is not None:
         alone = [Utilities(u[:, :, [x]], world.mass, world.reference[[x]]) for x in range(len(on))]
         u = np.concatenate([rescale(one, rule.scale).dense() for one in alone], axis=2)
-    served = np.zeros((len(u), *on.shape))
+    first = np.broadcast_to(on, (len(u), *on.shape))
     if rule.positive:
-        size = np.abs(np.where(on, u, 0)).max(-1, keepdims=True)
-        if rule.scale is None:
-            u = u - np.where(on, u, np.inf).min(-1, keepdims=True)
-        something = u > SAME * size
-        served = np.einsum("svxy,v->sxy", something, world.mass)
-        # Whoever has nothing adds the same to every candidate that leaves as much mass with nothing.
-        most = np.where(on, u, 0).max(-1, keepdims=True)
-        u = np.where(something, u, np.where(most > 0, most, 1))
+        rounding = SAME * np.maximum(size, np.abs(np.where(on, u, 0)).max(-1, keepdims=True))
+        something, finite = u > rounding, (rule.degree or 0) > 0
+        below = np.einsum("svxy,v->sxy", u < -rounding, world.mass)
+        if strict and (np.where(on, below, np.inf).min(-1) > TIE).any():
+            raise InputError(f"{rule.name} is not defined here: every sole answer leaves somebody below its zero.")
+        first = _least(below, first)
+        if not finite:
+            first = _least(np.einsum("svxy,v->sxy", ~something, world.mass), first)
+        # One number for everyone who has nothing: it adds the same wherever as much mass has nothing.
+        most = np.where(on, u, 0).max((1, 3), keepdims=True)
+        u = np.where(something, u, np.where(most > 0, most, 1) * (NOTHING if finite else 1))
     rows = np.moveaxis(u, 1, -1)
     value = _evaluated(rule, rows[:, on].reshape(-1, u.shape[1]), world.mass)
-    welfare = np.full(served.shape, -np.inf)
+    welfare = np.full(first.shape, -np.inf)
     welfare[:, on] = value.reshape(len(u), -1)
-    if rule.positive:
-        served = np.where(on, served, -1)
-        welfare = np.where(served >= served.max(-1, keepdims=True) - TIE, welfare, -np.inf)
+    welfare[~first] = -np.inf
     best = welfare.max(-1, keepdims=True)
     if not np.isfinite(best).all():
         draw, prompt = (int(i) for i in np.argwhere(~np.isfinite(best[..., 0]))[0])
@@ -254,6 +284,11 @@ def _leximin(rule: Leximin, world: World) -> Shares:
         if (wins.sum(-1) == 1).all():
             break
     return wins / wins.sum(-1, keepdims=True)
+
+
+def _least(mass: Shares, among: Bool[np.ndarray, "draw prompt candidate"]) -> Bool[np.ndarray, "draw prompt candidate"]:
+    """Return those among these candidates who have least of a mass."""
+    return among & (mass <= np.where(among, mass, np.inf).min(-1, keepdims=True) + TIE)
 
 
 def _evaluated(

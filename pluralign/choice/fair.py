@@ -1,15 +1,13 @@
 """Fair shares of approval: voters approve of some candidates, and gain the chance of an approved answer."""
 
-import contextlib
-import warnings
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-import cvxpy as cp
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.optimize import linprog
+from scipy.linalg import null_space
+from scipy.optimize import linprog, nnls
 
 from pluralign.choice.ballots import Profile, electorates
 from pluralign.choice.lottery import AbstractLottery
@@ -23,8 +21,9 @@ from pluralign.types import Choice, Utilities
 Approved = Bool[np.ndarray, "ballot candidate"]
 NEAR = 1e-6  # of optimality: relative to welfare's slope, and to a voter's chance
 SLACK = 1e-8  # of a voter's chance, so that what one program found is still possible in the next
-SMALL = 1e-3  # a chance that may be 0
-STEPS = 1000  # at most
+DUAL = 1e-9  # multipliers and reduced costs that are smaller may be 0
+RANK = 1e-9  # singular values that are smaller, of the largest, are 0
+STEPS, HALVED = 100, 40  # at most
 
 
 class AbstractFair(AbstractLottery):
@@ -69,29 +68,28 @@ class NashLottery(AbstractFair):
         return Nash()
 
     def chances(self, profile: Profile) -> Float[np.ndarray, " candidate"]:
-        """Return the lottery; its certificate is that `sum_v m_v [v approves of y] / u_v <= 1` for every y."""
+        """Return the lottery; of several with the same utilities, that of least norm.
+
+        Its certificate is that `sum_v m_v [v approves of y] / u_v <= 1` for every y.
+        """
         likes, mass = merged(approved(profile, self.top).T, profile.mass)
-        p = cp.Variable(likes.shape[1], nonneg=True)
-        problem = cp.Problem(cp.Maximize(mass @ cp.log(likes @ p)), [cp.sum(p) == 1])  # pyright: ignore[reportArgumentType]
-        found = _solved(problem, p)
-        lottery, over = found, np.inf
-        for start in (np.where(found < SMALL, 0, found), found):  # without those who seem to have no chance, or with
-            lottery, over = start, np.inf
-            for _ in range(STEPS):
-                # Cover (1984): each step multiplies a chance by its marginal worth, and welfare never falls.
-                with np.errstate(divide="ignore", invalid="ignore"):
-                    worth = (mass / (likes @ lottery)) @ likes
-                over = float(worth.max() - 1)
-                if not over > NEAR / 100:
-                    break
-                lottery = lottery * worth
-            if over <= NEAR / 100:
+        lottery, root = np.full(likes.shape[1], 1 / likes.shape[1]), np.sqrt(mass)
+        for _ in range(STEPS):
+            u = likes @ lottery
+            worth = (mass / u) @ likes
+            if worth.max() <= 1 + NEAR / 100:
                 break
+            # Newton's step is a least-squares problem: to second order, m log u' is -(sqrt(m) (u' / u - 2))^2 / 2 and a
+            # constant. Chances need not sum to 1 in it: multiplying them all only adds to welfare.
+            table = np.vstack([(root / u)[:, None] * likes, np.ones(len(lottery))])
+            step = nnls(table, np.append(2 * root, 1.0), maxiter=100 * len(lottery))[0]
+            lottery = _climbed(likes, mass, lottery, step / step.sum())
+        over = float(((mass / (likes @ lottery)) @ likes).max() - 1)
         if not over <= NEAR:
             raise SolveError(
                 f"nash-lottery was not solved: it is {over:.2g} from the optimum; please report the ballots."
             )
-        return lottery / lottery.sum()
+        return least_norm(likes.astype(float), lottery)
 
 
 @dataclass(frozen=True)
@@ -123,44 +121,78 @@ def leximin(utility: Float[np.ndarray, "voter candidate"]) -> Float[np.ndarray, 
     """Return the lottery whose expected utilities, sorted, are largest from the smallest on; the one of least norm.
 
     One linear program a level: raise the least utility of the free voters; those with a positive dual cannot have more
-    in any optimum, and are held there.
+    in any optimum, and are held there. Candidates with a reduced cost have no chance in any optimum; once voters who
+    are held and candidates who are left allow one lottery only, that is it.
 
     Raises:
         SolveError: a linear program was not solved.
     """
     voters, candidates = utility.shape
-    held = np.full(voters, np.nan)
-    while np.isnan(held).any():
-        free = np.isnan(held)
-        table = np.hstack([-utility, free[:, None].astype(float)])
+    held, left = np.full(voters, np.nan), np.arange(candidates)
+    while True:
+        free, u = np.isnan(held), utility[:, left]
         found = linprog(
-            np.append(np.zeros(candidates), -1.0),
-            A_ub=table,
+            np.append(np.zeros(len(left)), -1.0),
+            A_ub=np.hstack([-u, free[:, None].astype(float)]),
             b_ub=np.where(free, 0, -held + SLACK),
-            A_eq=np.append(np.ones(candidates), 0.0)[None],
+            A_eq=np.append(np.ones(len(left)), 0.0)[None],
             b_eq=[1.0],
-            bounds=[(0, None)] * candidates + [(None, None)],
+            bounds=[(0, None)] * len(left) + [(None, None)],
             method="highs",
             options={"primal_feasibility_tolerance": SLACK / 100, "dual_feasibility_tolerance": SLACK / 100},
         )
-        tight = free & (found.ineqlin.marginals < -1e-9) if found.status == 0 else free & False
+        tight = free & (found.ineqlin.marginals < -DUAL) if found.status == 0 else free & False
         if not tight.any():
             raise SolveError(f"egalitarian-lottery was not solved: {found.message}")
-        held[tight] = found.x[-1]
-    p = cp.Variable(candidates, nonneg=True)
-    rows: list[Any] = [cp.sum(p) == 1, cp.Constant(utility) @ p >= held - SLACK]
-    lottery = _solved(cp.Problem(cp.Minimize(cp.sum_squares(p)), rows), p)
-    if not (utility @ lottery >= held - NEAR).all():
-        raise SolveError("egalitarian-lottery was not solved: its last program gave someone less than the others do.")
-    return lottery / lottery.sum()
+        level = found.x[-1]
+        held[tight | free & (u.max(1) <= level + SLACK)] = level  # whose best is no more cannot have more either
+        stays = found.lower.marginals[:-1] <= DUAL
+        left, chance = left[stays], found.x[:-1][stays]
+        fixed = np.vstack([utility[~np.isnan(held)][:, left], np.ones(len(left))])
+        if np.linalg.matrix_rank(fixed) == len(left) or not np.isnan(held).any():
+            break
+    lottery = np.zeros(candidates)
+    lottery[left] = np.maximum(chance, 0)
+    lottery = least_norm(utility, lottery)
+    known = ~np.isnan(held)
+    if not (utility[known] @ lottery >= held[known] - NEAR).all():
+        raise SolveError("egalitarian-lottery was not solved: its last step gave someone less than the others do.")
+    return lottery
 
 
-def _solved(problem: cp.Problem, p: cp.Variable) -> Float[np.ndarray, " candidate"]:
-    """Return what the solver has to say, to be certified by who asked; NaN if nothing."""
-    with warnings.catch_warnings(), contextlib.suppress(cp.SolverError):
-        warnings.simplefilter("ignore", UserWarning)  # that it may be inaccurate
-        problem.solve(solver=cp.CLARABEL, tol_gap_abs=1e-10, tol_gap_rel=1e-10, tol_feas=1e-10)
-    return np.full(p.size, np.nan) if p.value is None else np.maximum(np.asarray(p.value, float), 0)
+def least_norm(
+    utility: Float[np.ndarray, "voter candidate"], lottery: Float[np.ndarray, " candidate"]
+) -> Float[np.ndarray, " candidate"]:
+    """Return the lottery of least norm that gives every voter what this one does, `argmin_q |q|, U q = U p, q >= 0`.
+
+    `q` is the part of p that voters see, and `N z` of what they do not; the shortest z with `N z >= -p_seen` is a
+    least-squares problem (least distance programming: Lawson and Hanson 1974, chapter 23).
+    """
+    hidden = null_space(np.vstack([utility, np.ones(len(lottery))]), rcond=RANK)
+    if not hidden.shape[1]:
+        return lottery / lottery.sum()
+    seen = lottery - hidden @ (hidden.T @ lottery)
+    free = np.linalg.norm(hidden, axis=1) > RANK  # the chances of others are what they are
+    table, target = np.vstack([hidden[free].T, -seen[free]]), np.append(np.zeros(hidden.shape[1]), 1.0)
+    rest = table @ nnls(table, target, maxiter=100 * len(seen))[0] - target
+    found = np.maximum(seen - hidden @ (rest[:-1] / rest[-1]), 0)
+    return found / found.sum()
+
+
+def _climbed(
+    likes: Approved,
+    mass: Float[np.ndarray, " ballot"],
+    here: Float[np.ndarray, " candidate"],
+    there: Float[np.ndarray, " candidate"],
+) -> Float[np.ndarray, " candidate"]:
+    """Return the first lottery, half the way nearer each time, that has more Nash welfare than the one here."""
+    with np.errstate(divide="ignore"):
+        before = mass @ np.log(likes @ here)
+        for _ in range(HALVED):
+            if mass @ np.log(likes @ there) > before:
+                return there
+            there = (here + there) / 2
+    return here
 
 
 def merged(

@@ -1,6 +1,6 @@
-"""Tables of utilities made of others: some voters alone, sums of voters, moved, side by side."""
+"""Tables of utilities made of others: some voters alone, sums of voters, moved, side by side, draw by draw."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +19,16 @@ def only(utilities: Utilities, counts: Bool[np.ndarray, " voter"]) -> Utilities:
     voters = tuple(v for v, keep in zip(utilities.voters or (), counts, strict=True) if keep)
     groups = utilities.groups and tuple(g for g, keep in zip(utilities.groups, counts, strict=True) if keep)
     return replace(utilities, value=value, mass=utilities.mass[counts], voters=voters, groups=groups)
+
+
+def each_draw(utilities: Utilities) -> Iterator[Utilities]:
+    """Yield every draw as if it were the truth."""
+    value = utilities.value
+    for s in range(utilities.shape[0]):
+        if isinstance(value, Linear):
+            yield replace(utilities, value=Linear(value.phi, value.weights[[s]], value.offset[[s]]))
+        else:
+            yield replace(utilities, value=value[[s]])
 
 
 def combined(utilities: Utilities, share: Float[np.ndarray, "row voter"], names: Sequence[str]) -> Utilities:

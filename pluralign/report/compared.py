@@ -46,7 +46,8 @@ class Comparison:
         told = [*(t["decisions"]["sentences"]), *(f"† {caveat}" for caveat in t["caveats"])]
         told += [f"{rule}: no {what}. {why}" for rule, what, why in _missing(t)]
         unit = f"gain over the reference with 90 % interval; unit: {t['unit']}"
-        return Group(*_blocks(t), *(Text(line) for line in [unit, "", *told]))
+        demands = ["P(demand): that the rule's lottery meets it; !: broken as it is stated"] if t["demands"] else []
+        return Group(*_blocks(t), *(Text(line) for line in [unit, *demands, "", *told]))
 
 
 def compared(tables: Row, out: str | Path) -> Comparison:
@@ -54,7 +55,8 @@ def compared(tables: Row, out: str | Path) -> Comparison:
 
     Args:
         tables: `rules` (names in order), `gains` (rows of rule, group, gain, probability_of_gain), `reasons` (why a
-            rule has no lottery), `decisions` (see `report.decisions`), `unit`, `caveats`.
+            rule has no lottery), `decisions` (see `report.decisions`), `demands` (rows of rule, demand, of, kept,
+            probability), `unit`, `caveats`.
         out: the folder; made if it is not there.
     """
     folder = Path(out)
@@ -98,6 +100,7 @@ def _blocks(tables: Row) -> list[Table]:
         _short(group, 20): [interval(gain.get((name, group)), places, sign=True) for name in names]
         for group in sorted(groups, key=lambda g: g != "everyone")
     }
+    columns |= _demands(tables["demands"], names)
     blocks: list[dict[str, list[str]]] = []
     free = 0
     for head, cells in columns.items():
@@ -108,6 +111,17 @@ def _blocks(tables: Row) -> list[Table]:
         blocks[-1][head] = cells
         free -= width
     return [_block(names, block) for block in blocks]
+
+
+def _demands(rows: list[Row], names: list[str]) -> dict[str, list[str]]:
+    """Return a column for every demand: how probable it is that a rule's lottery meets it."""
+    cells = {
+        (row["rule"], row["demand"]): percent(row["probability"]) + ("" if row["kept"] else " !")
+        for row in rows
+        if row["of"] == "lottery"
+    }
+    demands = dict.fromkeys(demand for _, demand in cells)
+    return {f"P({_short(demand, 24)})": [cells.get((name, demand), "n/a") for name in names] for demand in demands}
 
 
 def _block(names: list[str], columns: dict[str, list[str]]) -> Table:

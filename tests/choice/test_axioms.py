@@ -45,6 +45,14 @@ SATISFIED = {
     choice.Utilitarian(): ("pareto", "neutrality", "zero-invariance", "participation", "reinforcement", "clones"),
     choice.Nash(): ("pareto", "neutrality", "unit-invariance", "participation", "reinforcement", "clones"),
     choice.Maximin(): ("neutrality", "homogeneity", "irrelevant-alternatives", "clones"),
+    choice.Leximin(): ("pareto", "neutrality", "anonymity", "irrelevant-alternatives", "clones", "participation"),
+    choice.OWA(weights=(2.0, 1.0)): ("pareto", "neutrality", "anonymity", "homogeneity", "clones"),
+    choice.KLRobust(): ("neutrality", "anonymity", "homogeneity", "irrelevant-alternatives"),
+    choice.NashBargaining(): ("pareto", "neutrality", "anonymity", "zero-invariance", "clones"),
+    # of candidates with features, and voters who rank along a direction (Ge et al. 2024, theorems 4.3 and C.6)
+    choice.LCPO(): ("pareto", "majority", "pairwise-majority", "anonymity", "neutrality", "monotonicity", "clones"),
+    choice.LeximaxPlurality(): ("majority", "neutrality", "monotonicity", "reinforcement"),
+    choice.LinearKemeny(pareto=True): ("pareto", "pairwise-majority", "neutrality", "anonymity"),
 }
 BROKEN = {
     choice.Utilitarian(): ("majority", "condorcet-winner", "unit-invariance", "strategy-proofness", "core"),
@@ -53,6 +61,10 @@ BROKEN = {
     choice.MaximalLottery(): ("monotonicity", "strategy-proofness", "population-proportionality", "core"),
     choice.RandomDictatorship(): ("majority", "condorcet-loser", "core"),
     choice.Approval(): ("core", "population-proportionality"),
+    choice.OWA(weights=(2.0, 1.0)): ("unit-invariance", "zero-invariance"),
+    choice.NashBargaining(): ("irrelevant-alternatives", "majority"),
+    choice.LCPO(): ("irrelevant-alternatives", "strategy-proofness"),
+    choice.LeximaxPlurality(): ("condorcet-winner", "pairwise-majority", "strategy-proofness"),
 }
 QUICK = {"pareto", *MAJORITY, "condorcet-loser", "smith"}  # one look at each profile: many profiles
 
@@ -88,7 +100,8 @@ def nothing_is_found(rule, profiles, changed, tries):
     for card in (many, few):
         assert card.broken == (), str(card)
         for found in card.findings.values():
-            assert found.tried > 0 and found.refused == 0 and "no violation found" in str(found)
+            assert found.tried > found.refused and "no violation found" in str(found)
+            assert not found.refused or isinstance(rule, choice.NashBargaining)  # where nobody can agree
 
 
 @pytest.mark.parametrize("rule", BROKEN, ids=lambda r: r.name)

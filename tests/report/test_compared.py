@@ -40,6 +40,7 @@ def many(rules=20, draws=30, prompts=13, candidates=5, groups=GROUPS, missing=Tr
         "unit": "standard deviations above each prompt's worst candidate",
         "gains": [row for row in gains if row["rule"] not in out],
         "decisions": decisions(found),
+        "demands": [],
         "reasons": dict(out),
         "caveats": ["The fit has not converged."],
     }
@@ -124,6 +125,22 @@ def test_twenty_rules_and_four_groups_fit_eighty_columns(tmp_path):
     assert f"{tables['rules'][-1]}: no lottery and no decision. it cannot." in " ".join(text.split())
     assert "† The fit has not converged." in text and "The data do not decide on" in text
     assert "…" not in text.replace("people who like lon…", "")
+
+
+def test_demands_have_a_column_each_and_say_where_they_are_broken(tmp_path):
+    tables = many(rules=3, missing=False)
+    a, b, _ = tables["rules"]
+    rows = [(a, "lottery", True, 0.97), (b, "lottery", False, 0.4), (a, "plug-in decision", False, 0.0)]
+    tables["demands"] = [
+        {"rule": rule, "demand": "floor: friends", "of": of, "kept": kept, "probability": p}
+        for rule, of, kept, p in rows
+    ]
+    lines = printed(compared(tables, tmp_path)).splitlines()
+    start = next(i for i, line in enumerate(lines) if "P(floor: friends)" in line)
+    assert [line.split()[-1] for line in lines[start + 1 : start + 4]] == ["%", "!", "n/a"]
+    assert "97 %" in lines[start + 1] and "40 % !" in lines[start + 2]
+    assert any(line.startswith("P(demand): that the rule's lottery meets it") for line in lines)
+    assert not any("P(" in line for line in printed(compared(many(), tmp_path)).splitlines())
 
 
 def test_all_numbers_and_a_figure_are_written(tmp_path):

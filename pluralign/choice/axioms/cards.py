@@ -1,22 +1,21 @@
 """Which axioms a rule breaks: on given votes, and on random and textbook profiles."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pluralign.choice.axioms.axiom import TRIES, AbstractAxiom, Finding, Rng, shrunk
 from pluralign.choice.axioms.majority import CondorcetLoser, CondorcetWinner, Majority, PairwiseMajority, Pareto, Smith
-from pluralign.choice.axioms.outcome import PRICE, AbstractOutcome, Judge
+from pluralign.choice.axioms.outcome import ORDINAL, PRICE, AbstractOutcome, Judge
 from pluralign.choice.axioms.response import Monotonicity, StrategyProofness
 from pluralign.choice.axioms.shares import Core, PopulationProportionality, ProportionalFairness, above_worst
 from pluralign.choice.axioms.society import Society
 from pluralign.choice.axioms.symmetry import Anonymity, Homogeneity, Neutrality, ReversalSymmetry, ScaleInvariance
 from pluralign.choice.axioms.textbook import PROFILES, profile
 from pluralign.choice.axioms.variable import Clones, IrrelevantAlternatives, Participation, Reinforcement
-from pluralign.choice.lottery import AbstractLottery
+from pluralign.choice.linear import AbstractLinear
 from pluralign.choice.rule import AbstractRule
-from pluralign.choice.voting import AbstractVoting
 from pluralign.errors import InputError, SolveError
 from pluralign.types import Utilities
 
@@ -44,6 +43,7 @@ ALL: tuple[AbstractAxiom, ...] = (
     ProportionalFairness(),
 )
 SHARES = (PopulationProportionality, Core, ProportionalFairness)
+Maker = Callable[[Rng, int, int], Society]
 Votes = Society | Utilities | np.ndarray | Sequence[Society]
 
 
@@ -60,8 +60,9 @@ def check(
 
     Axioms that compare look at changes of the votes: all of them if there are at most `tries`, else a sample; a
     `Finding` says which, so that "none exists" is told from "none was found". Rules that maximise welfare are judged by
-    their best sole answers, see `Judge`; where shares matter (proportionality, the core), by the lottery that `choose`
-    makes at beta = 0.01 from utilities that count from each voter's worst candidate.
+    their best sole answers, and linear rules by whom the weights made of one prompt put first, see `Judge`; where
+    shares matter (proportionality, the core), rules of welfare are judged by the lottery that `choose` makes at beta =
+    0.01 from utilities that count from each voter's worst candidate.
 
     Args:
         rule: to be judged.
@@ -99,8 +100,9 @@ def examine(
     tries: int = TRIES,
     seed: int = 0,
     known: AbstractOutcome | None = None,
+    small: bool = True,
 ) -> Finding:
-    """Return what one axiom finds on one society, its witness made small; see `check`.
+    """Return what one axiom finds on one society; see `check`.
 
     Args:
         rule: to be judged.
@@ -110,13 +112,16 @@ def examine(
         tries: changes that are looked at, at most.
         seed: of the sample.
         known: what the rule makes of the society, if that was worked out before.
+        small: make the witness small.
     """
     judge = Judge(rule, beta)
-    if isinstance(axiom, SHARES) and not isinstance(rule, AbstractVoting | AbstractLottery):
+    if not isinstance(rule, AbstractLinear):
+        society = replace(society, phi=None)  # nobody else sees features
+    if isinstance(axiom, SHARES) and not isinstance(rule, ORDINAL):
         judge, known = Judge(rule, PRICE if beta is None else beta), None
         society = replace(society, utility=above_worst(society))
     found = axiom.search(judge, society, judge(society) if known is None else known, tries, seed)
-    if found.violation is None:
+    if found.violation is None or not small:
         return found
     return replace(found, violation=shrunk(axiom, judge, found.violation, tries, seed))
 
@@ -220,6 +225,20 @@ def orders(rng: Rng, voters: int, candidates: int) -> Society:
     return Society.of_rankings(ballots[np.append(np.arange(kinds), rng.integers(0, kinds, voters - kinds))])
 
 
+def points(rng: Rng, voters: int, candidates: int) -> Society:
+    """Return candidates at different whole points of two or three features, and voters who rank along some direction.
+
+    As with `orders`, of few kinds or every voter for itself.
+    """
+    features = int(rng.integers(2, 4))
+    grid = rng.choice(9**features, candidates, replace=False)
+    phi = np.stack(np.unravel_index(grid, (9,) * features), 1) - 4.0
+    kinds = voters if rng.random() < 0.5 else int(rng.integers(1, min(voters, 4) + 1))
+    value = rng.normal(size=(kinds, features)) @ phi.T
+    ballots = np.argsort(-value[np.append(np.arange(kinds), rng.integers(0, kinds, voters - kinds))], axis=1)
+    return replace(Society.of_rankings(ballots), phi=phi)
+
+
 def approvals(rng: Rng, voters: int, candidates: int) -> Society:
     """Return voters who approve of some candidates, but not of all, and tell no more."""
     likes = rng.random((voters, candidates)) < rng.uniform(0.2, 0.7)
@@ -237,14 +256,16 @@ def worth(rng: Rng, voters: int, candidates: int) -> Society:
     return Society.of_utility(u)
 
 
-def form(rule: AbstractRule):
+def form(rule: AbstractRule) -> Maker:
     """Return what makes random societies of the kind that a rule takes."""
-    if not isinstance(rule, AbstractVoting | AbstractLottery):
+    if isinstance(rule, AbstractLinear):
+        return points
+    if not isinstance(rule, ORDINAL):
         return worth
     return approvals if getattr(rule, "top", 1) is None else orders
 
 
-def random_societies(make, count: int, seed: int = 0) -> tuple[Society, ...]:
-    """Return random societies of 1 to 9 voters and 2 to 5 candidates, from `orders`, `approvals` or `worth`."""
+def random_societies(make: Maker, count: int, seed: int = 0) -> tuple[Society, ...]:
+    """Return random societies of 1 to 9 voters and 2 to 5 candidates; `make` is what `form` returns."""
     rng = np.random.default_rng(seed)
     return tuple(make(rng, int(rng.integers(1, 10)), int(rng.integers(2, 6))) for _ in range(count))

@@ -96,11 +96,20 @@ def of_reward(
     Raises:
         InputError: there are not as many scores as items, or one is not finite.
     """
+    return ordered(score, counted(votes, objective), voters)
+
+
+def counted(votes: Utilities | Feedback, objective: int = 0) -> "Counted":
+    """Return who prefers what to what, prompt by prompt; see `of_reward`."""
+    return _of_feedback(votes, objective) if isinstance(votes, Feedback) else _of_utilities(votes)
+
+
+def ordered(score: Float[np.ndarray, " item"], counted: "Counted", voters: int = 2) -> RewardAxioms:
+    """Return `of_reward` from what was counted."""
     r = np.asarray(score, np.float64)
-    items = len(votes.items) if isinstance(votes, Feedback) else int(np.max(_item(votes))) + 1
+    items = 1 + max((int(item.max()) for item, *_ in counted.values()), default=-1)
     if r.ndim != 1 or len(r) < items or not np.isfinite(r).all():
         raise InputError(f"score must be {items} finite numbers, one for each item, got shape {r.shape}.")
-    counted = _of_feedback(votes, objective) if isinstance(votes, Feedback) else _of_utilities(votes)
     found: list[Pair] = []
     for prompt, (item, above, many) in counted.items():
         margin = above - above.T

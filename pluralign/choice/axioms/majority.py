@@ -10,6 +10,7 @@ from pluralign.choice.axioms.axiom import AbstractStanding, Evidence
 from pluralign.choice.axioms.outcome import AbstractOutcome
 from pluralign.choice.axioms.society import Society
 from pluralign.choice.ballots import TIE
+from pluralign.choice.cone import separate
 from pluralign.choice.orders import smith
 
 Square = Float[np.ndarray, "candidate candidate"]
@@ -47,6 +48,8 @@ class Pareto(AbstractStanding):
 class PairwiseMajority(AbstractStanding):
     """Where majorities agree on one order of all candidates, its first one is chosen alone.
 
+    Of linear rules it is asked only if some weight vector induces that order.
+
     For rankings, such as those of a learned reward, the whole order must be that of the majorities (pairwise majority
     consistency: Ge et al. 2024); see `of_reward`.
     """
@@ -61,7 +64,7 @@ class PairwiseMajority(AbstractStanding):
             return None
         a = int(order[0])
         b = _other(outcome, a)
-        if b is None:
+        if b is None or not (society.phi is None or induced(society.phi[order])):
             return None
         names = " > ".join(society.candidates[y] for y in order)
         return Evidence(f"majorities agree on {names}, yet {society.candidates[b]} {_has(outcome, b)}.", (a, b))
@@ -147,6 +150,13 @@ def condorcet(margins: Square) -> int | None:
     """Return who beats everyone else."""
     wins = (margins > TIE).sum(1) == len(margins) - 1
     return int(wins.argmax()) if wins.any() else None
+
+
+def induced(phi: Float[np.ndarray, "candidate feature"]) -> bool:
+    """Return whether some weight vector ranks these candidates in this order."""
+    difference = phi[:-1] - phi[1:]
+    size = np.linalg.norm(difference, axis=1, keepdims=True)
+    return not len(size) or bool(size.all() and separate(difference / size, np.arange(0)).theta is not None)
 
 
 def _other(outcome: AbstractOutcome, a: int) -> int | None:

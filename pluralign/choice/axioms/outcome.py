@@ -1,25 +1,26 @@
 """What a rule makes of a society: winners, or a lottery, and who likes which outcome better."""
 
-import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import singledispatch
 from typing import ClassVar
 
-import cvxpy as cp
 import numpy as np
 from jaxtyping import Bool
 
 from pluralign.choice.axioms.society import Row, Society, as_utilities
-from pluralign.choice.ballots import SAME
+from pluralign.choice.decision import World, best_alone, shares
+from pluralign.choice.leximin import Leximin
+from pluralign.choice.linear import DENSE, AbstractLinear, Electorate
 from pluralign.choice.lottery import AbstractLottery
 from pluralign.choice.rule import AbstractRule, AbstractWelfare
-from pluralign.choice.scale import affine, measured
 from pluralign.choice.voting import AbstractVoting
+from pluralign.errors import InputError
 
 SMALL = 1e-3  # chances that differ by less are not told apart
 PRICED = 1e-2  # the same, of lotteries that pay for divergence
 PRICE = 0.01  # beta of rules that know no other way to decide than `choose`
+ORDINAL = (AbstractVoting, AbstractLottery, AbstractLinear)  # rules that see orders only
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,9 +137,10 @@ class Judge:
     """A rule as axioms judge it: on one prompt, where divergence costs nothing or little.
 
     Rules that count orders are asked for their winners, or their lottery. Rules that maximise welfare are asked which
-    candidates have the largest welfare as the sole answer, `argmax_y W(U[:, y])`, which is how textbooks state them;
-    or, if `beta` is given, for the lottery of `choose`, which may be better for all than any sole answer. Any other
-    rule is asked for the lottery of `choose`.
+    candidates have the largest welfare as the sole answer, `argmax_y W(U[:, y])`, which is how textbooks state them (of
+    somebody who has nothing from each as `decide` does, with zeros as they come; below zero they are not defined); or,
+    if `beta` is given, for the lottery of `choose`, which may be better for all than any sole answer. Linear rules are
+    asked whom their weights put first. Any other rule is asked for the lottery of `choose`.
 
     Args:
         rule: to be judged.
@@ -177,28 +179,21 @@ def _(rule: AbstractLottery, society: Society, beta: float | None) -> AbstractOu
     return Lottery(chance, chance > SMALL)
 
 
+@_decide.register(AbstractLinear)
+def _(rule: AbstractLinear, society: Society, beta: float | None) -> AbstractOutcome:
+    del beta
+    if society.phi is None:
+        raise InputError(DENSE)
+    return winners(rule.first([Electorate.of(society.phi, society.profile, 0, np.arange(society.shape[1]))])[0])
+
+
 @_decide.register(AbstractWelfare)
-def _(rule: AbstractWelfare, society: Society, beta: float | None) -> AbstractOutcome:
+@_decide.register(Leximin)
+def _(rule: AbstractWelfare | Leximin, society: Society, beta: float | None) -> AbstractOutcome:
     if beta is not None:
         chance = rule.choose(as_utilities(society), beta=beta).lottery[0]
         return Expected(chance, chance > PRICED)
-    worth = sole_welfare(rule, society)
-    top = worth.max()
-    best = worth >= top - SAME * max(1.0, abs(top)) if np.isfinite(top) else np.ones(len(worth), bool)
-    return winners(best, ordinal=False)
-
-
-def sole_welfare(rule: AbstractWelfare, society: Society) -> Row:
-    """Return `W(U[:, y])` of every candidate y as the sole answer; `-inf` outside the rule's domain."""
     utilities = as_utilities(society)
-    if rule.scale is not None:
-        utilities = affine(utilities, *measured(utilities, rule.scale))
-    table = utilities.value[0, :, 0].T  # pyright: ignore[reportIndexIssue]  # dense
-    with np.errstate(all="ignore"):
-        known = rule.marginal(table, utilities.mass)
-    if known is not None:
-        return np.where(np.isnan(known[0]), -np.inf, known[0])
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore", RuntimeWarning)  # outside the domain
-        stated = np.asarray(rule.welfare(cp.Constant(table), utilities.mass).value, float)
-    return np.where(np.isnan(stated), -np.inf, stated)
+    world = World(utilities.dense(), utilities.mass, utilities.reference)
+    share = shares(rule, world) if isinstance(rule, Leximin) else best_alone(rule, world, strict=True)
+    return winners(share[0, 0] > 0, ordinal=False)

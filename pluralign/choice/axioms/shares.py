@@ -1,18 +1,18 @@
 """Axioms of one profile on shares: what groups may ask for in proportion to their size."""
 
 from dataclasses import dataclass
-from itertools import product
 from typing import Literal
 
 import numpy as np
-from scipy.optimize import linprog
+from jaxtyping import Bool, Float
+from scipy.optimize import Bounds, LinearConstraint, milp
 
 from pluralign.choice.axioms.axiom import AbstractStanding, Evidence, who
 from pluralign.choice.axioms.outcome import SMALL, AbstractOutcome
-from pluralign.choice.axioms.society import Society
-from pluralign.errors import InputError, SolveError
+from pluralign.choice.axioms.society import Row, Society
+from pluralign.errors import SolveError
 
-KINDS = 10  # of voters among whom every coalition is looked at, at most
+SECONDS = 20.0  # to look for a group, at most
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,9 @@ class PopulationProportionality(AbstractStanding):
 class Core(AbstractStanding):
     """No group does better for all its members with its share of the lottery (Foley 1970; Fain, Goel, Munagala 2016).
 
-    A group of mass s may spend chances that sum to s, and gets nothing from the rest. Utilities are measured from each
-    voter's worst candidate (orders count as 0, 1, 2, ... from below), so the units do not matter.
+    Every group is looked at, by an integer program. A group of mass s may spend chances that sum to s, and gets nothing
+    from the rest. Utilities are measured from each voter's worst candidate (orders count as 0, 1, 2, ... from below),
+    so the units do not matter.
 
     Args:
         gain: a group leaves if each of its members gains more than this share of its range.
@@ -69,31 +70,18 @@ class Core(AbstractStanding):
         if proportional_gap(society, outcome) <= SMALL:
             return None
         has, kinds = u @ outcome.chance, [k for k in society.kinds if society.mass[k[0]] > 0]
-        if len(kinds) > KINDS:
-            raise InputError(
-                f"core: there are {len(kinds)} kinds of voters, and every coalition of at most {KINDS} can be looked "
-                "at. Use ProportionalFairness, which implies it, or groups as voters."
-            )
-        best, evidence = self.gain, None
-        for joins in product([False, True], repeat=len(kinds)):
-            members = [k for k, j in zip(kinds, joins, strict=True) if j]
-            if not members:
-                continue
-            rows, mine = np.array([k[0] for k in members]), np.concatenate(members)
-            share = float(society.share[mine].sum())
-            if (share * u[rows].max(1) <= has[rows] + best).any():
-                continue  # someone could not gain even if all went its way
-            gain, own = _best(u[rows], has[rows], share)
-            if gain > best:
-                best = gain
-                spends = ", ".join(f"{society.candidates[y]} ({100 * p:.3g} %)" for y, p in enumerate(own) if p > SMALL)
-                voters = tuple(int(v) for v in np.sort(mine))
-                words = (
-                    f"{who(society, voters)} could spend their {100 * share:.3g} % on {spends}, and each would have at "
-                    f"least {100 * gain:.3g} % of its range more."
-                )
-                evidence = Evidence(words, tuple(int(y) for y in np.flatnonzero(own > SMALL)), voters)
-        return evidence
+        rows, share = np.array([k[0] for k in kinds]), np.array([society.share[k].sum() for k in kinds])
+        gain, joins, own = _leaving(u[rows], has[rows], share)
+        if gain <= self.gain:
+            return None
+        mine = np.sort(np.concatenate([k for k, join in zip(kinds, joins, strict=True) if join]))
+        spends = ", ".join(f"{society.candidates[y]} ({100 * p:.3g} %)" for y, p in enumerate(own) if p > SMALL)
+        voters = tuple(int(v) for v in mine)
+        words = (
+            f"{who(society, voters)} could spend their {100 * share[joins].sum():.3g} % on {spends}, and each would "
+            f"have at least {100 * gain:.3g} % of its range more."
+        )
+        return Evidence(words, tuple(int(y) for y in np.flatnonzero(own > SMALL)), voters)
 
 
 @dataclass(frozen=True)
@@ -147,18 +135,37 @@ def _tops(level: np.ndarray) -> np.ndarray:
     return np.stack([level <= k for k in np.unique(level)[:-1]]) if level.any() else np.zeros((0, len(level)), bool)
 
 
-def _best(u: np.ndarray, has: np.ndarray, share: float) -> tuple[float, np.ndarray]:
-    """Return `max_z min_v u_v · z - has_v` over `z >= 0` with `sum z = share`, and z."""
-    size = u.shape[1]
-    found = linprog(
-        np.append(np.zeros(size), -1.0),
-        A_ub=np.hstack([-u, np.ones((len(u), 1))]),
-        b_ub=-has,
-        A_eq=np.append(np.ones(size), 0.0)[None],
-        b_eq=[share],
-        bounds=[(0, None)] * size + [(None, None)],
-        method="highs",
+def _leaving(
+    u: Float[np.ndarray, "kind candidate"], has: Float[np.ndarray, " kind"], share: Float[np.ndarray, " kind"]
+) -> tuple[float, Bool[np.ndarray, " kind"], Row]:
+    """Return the most that a group can gain for each of its members, who is in it, and what it spends.
+
+        max_{g, z, w}  g    s.t.  u_k · w - has_k >= g - M_k (1 - z_k),   sum w <= sum_k share_k z_k,   sum z >= 1,
+
+    with `z_k` in {0, 1} and `w >= 0`; `M_k = 1 + has_k` frees who is not in it, as utilities lie in [0, 1].
+
+    Raises:
+        SolveError: the integer program was not solved.
+    """
+    kinds, size = u.shape
+    free = 1 + has
+    table = np.block(
+        [
+            [-np.ones((kinds, 1)), np.diag(-free), u],
+            [np.zeros((1, 1)), share[None], -np.ones((1, size))],
+            [np.zeros((1, 1)), np.ones((1, kinds)), np.zeros((1, size))],
+        ]
+    )
+    found = milp(
+        np.append(-1.0, np.zeros(kinds + size)),
+        integrality=np.repeat([0, 1, 0], [1, kinds, size]),
+        bounds=Bounds(np.append(-1.0, np.zeros(kinds + size)), 1),
+        constraints=LinearConstraint(table, lb=np.concatenate([has - free, [0, 1]])),
+        options={"mip_rel_gap": 0.0, "time_limit": SECONDS},
     )
     if found.status != 0:
-        raise SolveError(f"core: the program of a group was not solved: {found.message}")
-    return float(found.x[-1]), found.x[:-1]
+        raise SolveError(
+            f"core: whether a group of {kinds} kinds of voters could leave was not decided: {found.message} Use "
+            "ProportionalFairness, which implies it, or groups as voters."
+        )
+    return float(found.x[0]), found.x[1 : 1 + kinds] > 0.5, found.x[1 + kinds :]

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 
 from pluralign.choice.ballots import SAME, Profile, ballots
 from pluralign.errors import InputError
-from pluralign.types import Utilities
+from pluralign.types import Linear, Utilities
 
 Row = Float[np.ndarray, " candidate"]
 
@@ -25,6 +25,7 @@ class Society:
         candidates: their names.
         voters: their names.
         cardinal: True if utilities mean something beyond the order.
+        phi: features of candidates, for linear rules.
     """
 
     utility: Float[np.ndarray, "voter candidate"]
@@ -34,6 +35,7 @@ class Society:
     candidates: tuple[str, ...]
     voters: tuple[str, ...]
     cardinal: bool = True
+    phi: Float[np.ndarray, "candidate feature"] | None = None
 
     @classmethod
     def of_utility(
@@ -88,12 +90,14 @@ class Society:
         """Return one society per prompt, of voters with mass and the mean of utilities over posterior draws."""
         counts = utilities.mass > 0
         mean = utilities.dense()[:, counts].mean(0)
+        phi = utilities.value.phi if isinstance(utilities.value, Linear) else None
         found = []
         for x, reference in enumerate(utilities.reference):
             on = np.flatnonzero(reference > 0)
             part = cls.of_utility(mean[:, x, on], utilities.mass[counts], reference=reference[on])
             names = tuple(map(str, on)), tuple(v for v, c in zip(utilities.voters or (), counts, strict=True) if c)
-            found.append(replace(part, candidates=names[0], voters=names[1]))
+            features = None if phi is None else phi[x, on]
+            found.append(replace(part, candidates=names[0], voters=names[1], phi=features))
         return tuple(found)
 
     @property
@@ -151,6 +155,7 @@ class Society:
             reference=reference / reference.sum(),
             candidates=tuple(self.candidates[i] for i in y),
             voters=tuple(self.voters[i] for i in v),
+            phi=None if self.phi is None else self.phi[y],
         )
 
     def saying(self, voters: Int[np.ndarray, " voter"], row: Row) -> "Society":
@@ -166,8 +171,14 @@ class Society:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """Each kind of ballot with how many cast it, as a person writes it."""
-        return tuple(f"{_times(self.mass[rows])} {ballot(self, int(rows[0]))}" for rows in self.kinds)
+        """Each kind of ballot with how many cast it, as a person writes it; features first, if there are any."""
+        told = tuple(f"{_times(self.mass[rows])} {ballot(self, int(rows[0]))}" for rows in self.kinds)
+        if self.phi is None:
+            return told
+        points = (
+            f"{name} ({', '.join(f'{x:.3g}' for x in p)})" for name, p in zip(self.candidates, self.phi, strict=True)
+        )
+        return (f"features: {', '.join(points)}", *told)
 
 
 def _times(mass: np.ndarray) -> str:

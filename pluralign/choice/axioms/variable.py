@@ -104,7 +104,8 @@ class Clones(AbstractComparing):
     The copy is put just above or below, voter by voter, in all ways or a sample of them, and then two copies so that
     the three beat each other in a circle; where voters may be indifferent (approvals, utilities) it is one exact copy.
     Who wins apart from the copies stays the same, and one of them or the candidate wins if the candidate did; of
-    lotteries, chances stay the same, those of the copies added up. Copies share the candidate's part of the reference.
+    lotteries, chances stay the same, those of the copies added up. Copies share the candidate's part of the reference,
+    and have its features.
     """
 
     kind: Literal["clones"] = "clones"
@@ -195,5 +196,6 @@ def cloned(society: Society, y: int, sides: np.ndarray | int) -> Society:
         utility=np.column_stack([u, copies]),
         approved=np.column_stack([society.approved, np.repeat(society.approved[:, [y]], many, 1)]),
         reference=reference,
+        phi=None if society.phi is None else np.vstack([society.phi, np.repeat(society.phi[[y]], many, 0)]),
         candidates=(*society.candidates, *(society.candidates[y] + "'" * (k + 1) for k in range(many))),
     )
