@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
+from pluralign import policy
 from pluralign.artifacts import plain
 from pluralign.choice import (
     IRV,
@@ -64,6 +65,7 @@ from pluralign.errors import InputError
 from pluralign.features import Concatenate, Encoder, FineTuned, Items, Lexicon, RandomFourier, Scorers
 from pluralign.feedback import ByAnnotator, ByJudgement, ByPrompt, ByTime, Community, Population, Several, holdout
 from pluralign.feedback.several import Part
+from pluralign.functions import Function
 from pluralign.policy import DPO, PPO
 from pluralign.reward import NUTS, SVI, Gibbs, Hierarchical, Laplace, VariationalEM
 from pluralign.reward import Population as Model
@@ -109,6 +111,43 @@ class Limit:
     def __post_init__(self):
         if self.at_least is None and self.at_most is None:
             raise InputError(f"the limit on {', '.join(self.objectives)} demands nothing; give at_least or at_most.")
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A function or a classifier that counts, is limited or is only told while a policy is trained online.
+
+    In Python it is a `policy.Term`, which says what the numbers mean.
+
+    Args:
+        name: in metrics.
+        function: `module:name` of a function `(prompts, responses) -> scores` of whole lists, None for what it cannot
+            score.
+        classifier: a sequence classifier, in place of a function.
+        weight: of the score in the reward, in units of welfare per unit of score.
+        at_least: the least that its mean may be under the policy.
+        at_most: the most.
+        rate: of the multiplier, per update.
+    """
+
+    name: str
+    function: Function | None = None
+    classifier: policy.Classifier | None = None
+    weight: float = 0.0
+    at_least: float | None = None
+    at_most: float | None = None
+    rate: float = 0.05
+
+    def __post_init__(self):
+        if (self.function is None) == (self.classifier is None):
+            raise InputError(f"the term {self.name!r} takes either a function or a classifier.")
+        self.term()  # what is out of range is told now
+
+    def term(self) -> policy.Term:
+        """Return what policies are trained with."""
+        source = self.function or self.classifier
+        assert source is not None  # checked above
+        return policy.Term(self.name, source, self.weight, self.at_least, self.at_most, self.rate)
 
 
 Constraint = Annotated[Floor | Limit, Field(discriminator="kind")]
@@ -168,6 +207,7 @@ class Experiment:
         train: names of the rules that policies are trained for: the kind, and what is not as usual, such as `gini-3`.
         online: how policies are trained on what they write themselves.
         train_online: names of the rules that policies are trained for online; they are told as `NAME-ppo`.
+        terms: functions and classifiers that count beside a rule's reward, or are limited, in online training.
         sampling: how trained policies are measured.
         groups: annotator attribute by which the report tells who gains and who loses.
         seed: of everything random.
@@ -192,6 +232,7 @@ class Experiment:
     train: tuple[str, ...] = ()
     online: PPO | None = None
     train_online: tuple[str, ...] = ()
+    terms: tuple[Beside, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
     groups: str | None = None
     seed: int = 0
@@ -234,6 +275,11 @@ class Experiment:
             if given and how is None:
                 what = "policy: {kind: dpo, ...}" if key == "train" else "online: {kind: ppo, ...}"
                 raise InputError(f"{key} names {list(given)} but there is no {what.split(':')[0]}; add `{what}`.")
+        if self.terms and not self.train_online:
+            raise InputError(
+                f"terms name {[term.name for term in self.terms]}, which count in online training only, and "
+                "train_online names no rule; name one, or leave out the terms."
+            )
         for rule in self.rules:
             if rule.name in self.train_online and not isinstance(rule, Rewarding):
                 raise InputError(

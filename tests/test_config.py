@@ -152,3 +152,25 @@ def test_what_is_held_out_is_what_the_split_says():
     assert prompts[0] and prompts[1] and not prompts[0] & prompts[1]
     train, test = config.parse(f"{COMMUNITY}\nholdout: 0").split(votes)
     assert len(test.choices) == 0 and len(train.choices) == len(votes.choices)
+
+
+def test_terms_name_a_function_or_a_classifier(tmp_path, monkeypatch):
+    (tmp_path / "myscores.py").write_text("def words(prompts, responses): return [len(r.split()) for r in responses]")
+    monkeypatch.syspath_prepend(tmp_path)
+    online = f"{TABLE}\nonline: {{kind: ppo, model: {{kind: scratch}}}}\ntrain_online: [nash]\nterms: "
+    toxic = "{name: toxicity, classifier: {model: some/where, label: toxic}, at_most: -3}"
+    experiment = config.parse(f"{online}[{{name: length, function: 'myscores:words', weight: -0.1}}, {toxic}]")
+    length, classifier = (beside.term() for beside in experiment.terms)
+    assert length.ask(["p"] * 2, ["a b c", "d"]).tolist() == [3, 1] and length.weight == -0.1
+    assert classifier.limits == {"toxicity at most": (-1.0, -3.0)}
+    assert config.parse(config.dump(experiment)) == experiment
+    for term, message in {
+        "{name: a}": r"terms\.0: the term 'a' takes either a function or a classifier",
+        "{name: a, function: 'myscores:word'}": r"terms\.0\.function: 'myscores:word' names no function",
+        "{name: a, function: 'myscores:words', rate: 0}": r"terms\.0: rate of the term 'a' is 0",
+        "{name: a, function: 'myscores:words', at_lest: 0}": r"terms\.0\.at_lest is not a key.*'at_least'",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            config.parse(f"{online}[{term}]")
+    with pytest.raises(InputError, match=r"terms name .*'a'.*train_online names no rule"):
+        config.parse(f"{TABLE}\nterms: [{{name: a, function: 'myscores:words'}}]")

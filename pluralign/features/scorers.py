@@ -1,37 +1,19 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pkgutil import resolve_name
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from pydantic import BeforeValidator
 
 from pluralign import artifacts
 from pluralign.errors import InputError
 from pluralign.features import cache
 from pluralign.features.base import AbstractLinearMap, Basis, Reading, centred
-from pluralign.features.fingerprint import fingerprint
+from pluralign.functions import Function, fingerprint
 from pluralign.types import Feedback
 
 # Raise it when the same texts, fields and weights would give other scores: what older code cached is then not read.
 VERSION = 1
-
-
-def _found(function: Any) -> Any:
-    """Return the function that a config names as `module:name`."""
-    if not isinstance(function, str):
-        return function
-    try:
-        return resolve_name(function if ":" in function else f"{function}:")
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"{function!r} names no function ({error}); write `module:name` of one that Python can import: in an "
-            "installed package, or in a folder on PYTHONPATH. One made in a script or notebook is for Python only."
-        ) from error
-
-
-Function = Annotated[Callable[..., Any], BeforeValidator(_found)]
 
 
 class Scored(NamedTuple):

@@ -18,7 +18,7 @@ from transformers import (
 from pluralign import artifacts
 from pluralign.errors import InputError
 from pluralign.features import Classifier, Scorers, classify
-from pluralign.features.fingerprint import fingerprint
+from pluralign.functions import fingerprint
 from pluralign.types import Features
 
 
@@ -161,7 +161,7 @@ def test_a_fingerprint_of_its_own_counts_and_outlives_the_process():
             return [0]
 
     assert fingerprint(Versioned("a")) == fingerprint(Versioned("a")) != fingerprint(Versioned("b"))
-    code = "from pluralign.features.fingerprint import fingerprint as f\ndef g(p, r, x={1.5: frozenset('ab')}): return [len(y) for y in r if y in {'a', 'b'}]\nprint(f(g))"
+    code = "from pluralign.functions import fingerprint as f\ndef g(p, r, x={1.5: frozenset('ab')}): return [len(y) for y in r if y in {'a', 'b'}]\nprint(f(g))"
     told = {
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout for _ in "ab"
     }

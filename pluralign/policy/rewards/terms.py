@@ -1,6 +1,5 @@
 """What stands beside a rule's reward: functions, classifiers and single objectives that count, or are limited."""
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from jaxtyping import Float, Int
 
 from pluralign.artifacts import digest
 from pluralign.errors import InputError, TrainError
+from pluralign.functions import fingerprint
 from pluralign.types import Linear, Utilities
 
 Column = Float[np.ndarray, " response"]
@@ -65,13 +65,7 @@ class Term:
         own = {name: value for name, value in vars(self).items() if name != "source"}
         if isinstance(self.source, Utilities) and isinstance(self.source.value, Linear):
             return digest(own, self.source.mass, self.source.value.weights, self.source.value.offset)
-        code = getattr(self.source, "__code__", None)
-        told = repr(self.source)
-        if code is not None:
-            held = [cell.cell_contents for cell in getattr(self.source, "__closure__", None) or ()]
-            defaults = getattr(self.source, "__defaults__", None)
-            told = repr((code.co_code, code.co_names, code.co_consts, defaults, held))
-        return digest(own, re.sub(" at 0x[0-9a-fA-F]+", "", told))
+        return digest(own, fingerprint(self.source))
 
     def ask(self, prompts: Sequence[str], responses: Sequence[str]) -> Column:
         """Return what a function says of responses, NaN where it says None.

@@ -1,13 +1,37 @@
-"""What a Python callable does, as a hash: other code is found before its numbers are mixed with those of this."""
+"""Python functions as settings: found by the name that a config gives, and told apart by what they do.
+
+A function that has changed is found by its hash, before its numbers are mixed with those of the old one.
+"""
 
 import re
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 from functools import partial
+from pkgutil import resolve_name
 from types import CodeType, FunctionType, MethodType
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BeforeValidator
 
 from pluralign import artifacts
+
+
+def _found(function: Any) -> Any:
+    """Return the function that a config names as `module:name`."""
+    if not isinstance(function, str):
+        return function
+    try:
+        return resolve_name(function if ":" in function else f"{function}:")
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"{function!r} names no function ({error}); write `module:name` of one that Python can import: in an "
+            "installed package, or in a folder on PYTHONPATH. One made in a script or notebook is for Python only."
+        ) from error
+
+
+Function = Annotated[Callable[..., Any], BeforeValidator(_found)]
+"""A field that takes a function, or in a config its name."""
 
 
 def fingerprint(value: Any) -> str:
@@ -44,5 +68,8 @@ def _mark(value: Any, above: tuple[int, ...]) -> Any:
     if told := getattr(value, "fingerprint", None):
         return str(told() if callable(told) else told)
     if callable(value) and isinstance(called := type(value).__call__, FunctionType):
-        return inner([type(value).__qualname__, called, getattr(value, "__dict__", {})])
+        held = getattr(value, "__dict__", {})
+        if is_dataclass(value):  # what it is made of, without what it has worked out and kept
+            held = {f.name: getattr(value, f.name) for f in fields(value)}
+        return inner([type(value).__qualname__, called, held])
     return re.sub(" at 0x[0-9a-fA-F]+", "", repr(value))
