@@ -257,7 +257,7 @@ def _read_back(model: torch.nn.Module) -> None:
     from bitsandbytes import functional, nn  # pyright: ignore[reportMissingImports]
 
     wrong = []
-    layers = [m for m in model.modules() if isinstance(m, nn.Linear4bit)]
+    layers: list[Any] = [m for m in model.modules() if isinstance(m, nn.Linear4bit)]
     for width, device in {(m.in_features, m.weight.device) for m in layers}:
         weights = torch.arange(1.0, width + 1, device=device).repeat_interleave(64).view(64, width)
         back = functional.dequantize_4bit(*functional.quantize_4bit(weights, blocksize=64, quant_type="nf4"))
