@@ -2,6 +2,7 @@
 
 python benchmarks/programs.py              # beside cvxpy with Clarabel, and the hard case (two minutes)
 python benchmarks/programs.py --large      # 200 draws x 10,000 voters x 10,000 prompts x 8 candidates, 32 features
+python benchmarks/programs.py --prompts    # 2,000 prompts, each judged by itself, side by side and one by one
 python benchmarks/programs.py --cost       # seconds against draws, voters, prompts, candidates and features
 """
 
@@ -104,6 +105,30 @@ def large() -> None:
             print(f"{rule.name:<14}{risk.kind:<8}{row}{peak:>10.2f}", flush=True)
 
 
+def prompts() -> None:
+    utilities = dense(16, 16, 2000, 8)
+    print("2,000 prompts judged by themselves, 16 draws x 16 voters x 8 candidates, beta 0.1; CPU ms a prompt")
+    print(
+        f"{'rule':<14}{'risk':<8}{'together':>10}{'of 50, one by one':>20}{'cuts':>6}{'TV, mean':>10}{'apart, TV':>11}"
+    )
+    few = Utilities(utilities.dense()[:, :, :50], utilities.mass, utilities.reference[:50])
+    for rule in RULES:
+        for risk in RISKS:
+            start = time.process_time()
+            found = choice.each_prompt(rule, utilities, risk, 0.1)
+            own, start = time.process_time() - start, time.process_time()
+            alone = [rule.choose(one(few, x), risk, 0.1).lottery[0] for x in range(50)]
+            peer = time.process_time() - start
+            apart = np.abs(found.lottery[:50] - alone).sum(-1).max() / 2
+            cuts, certified = found.certificate.cuts / 2000, found.certificate.tv_bound
+            cells = f"{own / 2:>10.2f}{1000 * peer / 50:>20.2f}{cuts:>6.0f}{certified:>10.0e}{apart:>11.0e}"
+            print(f"{rule.name:<14}{risk.kind:<8}{cells}", flush=True)
+
+
+def one(utilities: Utilities, x: int) -> Utilities:
+    return Utilities(utilities.dense()[:, :, x : x + 1], utilities.mass, utilities.reference[x : x + 1])
+
+
 def cost() -> None:
     base = {"draws": 50, "voters": 500, "prompts": 500, "candidates": 8, "features": 32}
     print(f"CPU seconds, best of 3, at {base} and with one axis twice and four times as large; beta 0.1, CVaR")
@@ -125,10 +150,13 @@ def cost() -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--large", action="store_true")
+    parser.add_argument("--prompts", action="store_true")
     parser.add_argument("--cost", action="store_true")
     given = parser.parse_args()
     if given.large:
         large()
+    elif given.prompts:
+        prompts()
     elif given.cost:
         cost()
     else:

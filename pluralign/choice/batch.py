@@ -79,19 +79,20 @@ class Board:
         self.made[rows] += 1
 
 
-def ascend(look: Look, reference: Lotteries) -> Ends:
+def ascend(look: Look, start: Lotteries, reference: Lotteries) -> Ends:
     """Add cuts to all programs until each one's bounds meet.
 
     Args:
         look: values and supergradients of `h` at lotteries of some of the programs; not finite outside its domain.
+        start: lotteries to begin with, in the domain.
         reference: rows sum to 1; 0 = not a candidate.
 
     Returns:
-        What was reached. Programs are not solved whose reference is outside the domain, or whose bounds stay apart.
+        What was reached. Programs are not solved whose start is outside the domain, or whose bounds stay apart.
     """
     programs = len(reference)
     board, rows = Board(*reference.shape), np.arange(programs)
-    lottery, best = reference.copy(), reference.copy()
+    lottery, best = start.copy(), start.copy()
     value, lower, upper = np.full(programs, -np.inf), np.full(programs, -np.inf), np.full(programs, np.inf)
 
     def cut(rows: Rows, point: Lotteries) -> Values:

@@ -16,6 +16,7 @@ from pluralign.choice.scale import CHUNK, AbstractScale, rescale
 from pluralign.errors import InputError, SolveError
 from pluralign.types import Certificate, Choice, Linear, Utilities
 
+GENEROUS = 100.0  # nats that the largest utility is worth, where a lottery is sought that gives everyone something
 MANY = 200  # prompts one after the other, from which on progress is shown
 
 
@@ -89,7 +90,7 @@ def _side_by_side(
 ) -> Iterator[tuple[int, Float[np.ndarray, " candidate"], Certificate]]:
     """Yield what is solved of these prompts' programs, all in the same array operations.
 
-    Rule and risk need formulas for that, the reference must be in the rule's domain, and bounds have to meet.
+    Rule and risk need formulas for that, a lottery in the rule's domain must be found, and bounds have to meet.
     """
     clock, (count, draws, voters, candidates) = time.perf_counter(), value.shape
     mass = utilities.mass[utilities.mass > 0]
@@ -105,13 +106,30 @@ def _side_by_side(
             tilt = (np.ravel(share)[:, None] * slope).reshape(len(rows), 1, -1) @ here
         return np.array(worth) / beta, tilt[:, 0] / beta
 
-    ends = ascend(look, reference)
+    ends = ascend(look, _inside(table, reference) if rule.positive else reference, reference)
     seconds = (time.perf_counter() - clock) / count
     apart = np.sqrt(np.maximum(ends.upper - ends.lower, 0) / 2)
     for i in np.flatnonzero(ends.solved):
         reached, bound = float(beta * ends.value[i]), float(beta * ends.upper[i])
         certificate = Certificate(reached, bound, bound - reached, float(apart[i]), int(ends.cuts[i]), seconds)
         yield prompts[i], ends.lottery[i], certificate
+
+
+def _inside(table: Float[np.ndarray, "prompt utility candidate"], reference: Lotteries) -> Lotteries:
+    """Return the reference where it gives everyone something in every draw; elsewhere, what gives the least most."""
+    start, unit = reference.copy(), np.abs(table).max((1, 2), initial=1e-300)
+    outside = np.flatnonzero((table @ reference[..., None]).min((1, 2)) <= 0)
+
+    def least(rows: Rows, point: Lotteries) -> tuple[Values, Lotteries]:
+        here = table[outside[rows]]
+        u = (here @ point[..., None])[..., 0]
+        worst, price = u.argmin(1), unit[outside[rows], None] / GENEROUS
+        at = np.arange(len(rows))
+        return u[at, worst] / price[:, 0], here[at, worst] / price
+
+    if len(outside):
+        start[outside] = ascend(least, reference[outside], reference[outside]).lottery
+    return start
 
 
 def _measured(
