@@ -153,7 +153,6 @@ class Labels:
 class AbstractLabels(ABC):
     """Where labels come from."""
 
-    @abstractmethod
     def of(
         self,
         chosen: Choice,
@@ -174,6 +173,11 @@ class AbstractLabels(ABC):
         Raises:
             InputError: the choice or the feedback has not what these labels are made from.
         """
+        return self.fill(_base(chosen, candidates, grouped, margin), chosen, votes)
+
+    @abstractmethod
+    def fill(self, base: Labels, chosen: Choice, votes: Feedback) -> Labels:
+        """Return labels made from those of the rule for everyone; each group gets its own if there are groups."""
 
 
 @dataclass(frozen=True)
@@ -185,17 +189,9 @@ class FromRule(AbstractLabels):
 
     kind: Literal["rule"] = "rule"
 
-    def of(
-        self,
-        chosen: Choice,
-        votes: Feedback,
-        candidates: Candidates,
-        grouped: bool = False,
-        margin: Float[np.ndarray, " item"] | None = None,
-    ) -> Labels:
+    def fill(self, base: Labels, chosen: Choice, votes: Feedback) -> Labels:
         """Return labels of the rule, or of each group's mean utility."""
-        base = _base(chosen, candidates, grouped, margin)
-        return replace(base, target=base.utility[None] / chosen.beta) if grouped else base
+        return replace(base, target=base.utility[None] / chosen.beta) if base.groups else base
 
 
 @dataclass(frozen=True)
@@ -214,17 +210,9 @@ class FromPosterior(AbstractLabels):
 
     kind: Literal["posterior"] = "posterior"
 
-    def of(
-        self,
-        chosen: Choice,
-        votes: Feedback,
-        candidates: Candidates,
-        grouped: bool = False,
-        margin: Float[np.ndarray, " item"] | None = None,
-    ) -> Labels:
+    def fill(self, base: Labels, chosen: Choice, votes: Feedback) -> Labels:
         """Return labels of the rule's reward, or of each group's utility, in every draw."""
-        base = _base(chosen, candidates, grouped, margin)
-        if grouped:
+        if base.groups:
             shares = _shares(chosen.utilities, base.groups)
             target = np.stack([_each_draw(chosen.utilities, share) for share in shares], -1)
         elif chosen.weights is None:
@@ -236,7 +224,7 @@ class FromPosterior(AbstractLabels):
             target = _each_draw(chosen.utilities, chosen.weights.sum(0))[..., None]
             if chosen.rows is not None and chosen.prices is not None:
                 target = target + _each_draw(chosen.rows, chosen.prices.sum(0))[..., None]
-        return replace(base, target=target[:, candidates.counts] / chosen.beta)
+        return replace(base, target=target[:, base.candidates.counts] / chosen.beta)
 
 
 @dataclass(frozen=True)
@@ -267,20 +255,12 @@ class FromVotes(AbstractLabels):
         if self.weigh not in ("equal", "rule"):
             raise InputError(f"labels.weigh is {self.weigh!r}; it is 'equal' or 'rule'.")
 
-    def of(
-        self,
-        chosen: Choice,
-        votes: Feedback,
-        candidates: Candidates,
-        grouped: bool = False,
-        margin: Float[np.ndarray, " item"] | None = None,
-    ) -> Labels:
+    def fill(self, base: Labels, chosen: Choice, votes: Feedback) -> Labels:
         """Return the comparisons as labels."""
-        base = _base(chosen, candidates, grouped, margin)
         if self.objective is not None and self.objective not in votes.objectives:
             raise InputError(f"labels.objective is {self.objective!r}; the feedback has {votes.objectives}.")
         where = np.full(len(votes.items), -1)
-        where[candidates.item] = np.arange(len(candidates.item))
+        where[base.candidates.item] = np.arange(len(base.candidates.item))
         choices = votes.choices
         pair = np.where((choices.slate >= 0).sum(1) == 2, 1, 0).astype(bool)
         if self.objective is not None:
@@ -298,7 +278,7 @@ class FromVotes(AbstractLabels):
                 + "; use labels from the rule."
             )
         weight, group = np.ones(len(slate)), np.zeros(len(slate), int)
-        if grouped or self.weigh == "rule":
+        if base.groups or self.weigh == "rule":
             voter = _voters(chosen.utilities, votes)[choices.annotator]
             if (missing := pair & (voter < 0)).any():
                 name = votes.annotators["id"][int(choices.annotator[missing][0])]
@@ -308,7 +288,7 @@ class FromVotes(AbstractLabels):
                 )
             if self.weigh == "rule":
                 weight = _per_head(chosen)[voter]
-            if grouped:
+            if base.groups:
                 names = np.array(chosen.utilities.groups or chosen.utilities.voters)
                 index = {name: g for g, name in enumerate(base.groups)}
                 group = np.array([index.get(name, -1) for name in names])[voter]

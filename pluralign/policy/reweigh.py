@@ -62,7 +62,17 @@ class State:
 
 
 class AbstractReweighing(ABC):
-    """A way to weigh groups while training."""
+    """A way to weigh groups while training.
+
+    Attributes:
+        rate: of the weights, above 0.
+    """
+
+    rate: float
+
+    def __post_init__(self):
+        if not self.rate > 0:
+            raise InputError(f"reweigh.rate is {self.rate}; it must be above 0.")
 
     @abstractmethod
     def split(
@@ -71,6 +81,15 @@ class AbstractReweighing(ABC):
         """Return by what the groups' targets are mixed (None: they stay apart), and by what their losses are."""
 
     @abstractmethod
+    def gain(
+        self,
+        state: State,
+        labels: Labels,
+        candidates: Int[np.ndarray, "slate place"],
+        loss: Float[np.ndarray, " group"],
+    ) -> Float[np.ndarray, " group"]:
+        """Return by what the logarithm of each group's weight grows, over the rate; arguments are those of `update`."""
+
     def update(
         self,
         state: State,
@@ -88,6 +107,7 @@ class AbstractReweighing(ABC):
             loss: each group's mean loss in this step.
             pace: learning rate over its peak, to which the weights keep their distance.
         """
+        return state.moved(self.gain(state, labels, candidates, loss), self.rate * pace)
 
 
 @dataclass(frozen=True)
@@ -105,26 +125,21 @@ class GroupRobust(AbstractReweighing):
     rate: float = 0.05
     kind: Literal["group-robust"] = "group-robust"
 
-    def __post_init__(self):
-        if not self.rate > 0:
-            raise InputError(f"reweigh.rate is {self.rate}; it must be above 0.")
-
     def split(
         self, weight: Float[np.ndarray, " group"]
     ) -> tuple[Float[np.ndarray, " group"] | None, Float[np.ndarray, " label"]]:
         """Keep targets apart and weigh losses."""
         return None, weight
 
-    def update(
+    def gain(
         self,
         state: State,
         labels: Labels,
         candidates: Int[np.ndarray, "slate place"],
         loss: Float[np.ndarray, " group"],
-        pace: float,
-    ) -> State:
-        """Give more weight to groups with a larger loss."""
-        return state.moved(loss, self.rate * pace)
+    ) -> Float[np.ndarray, " group"]:
+        """Return the groups' losses."""
+        return loss
 
 
 @dataclass(frozen=True)
@@ -143,26 +158,21 @@ class MaxMin(AbstractReweighing):
     rate: float = 0.1
     kind: Literal["maxmin"] = "maxmin"
 
-    def __post_init__(self):
-        if not self.rate > 0:
-            raise InputError(f"reweigh.rate is {self.rate}; it must be above 0.")
-
     def split(
         self, weight: Float[np.ndarray, " group"]
     ) -> tuple[Float[np.ndarray, " group"] | None, Float[np.ndarray, " label"]]:
         """Mix targets to one."""
         return weight, np.ones(1)
 
-    def update(
+    def gain(
         self,
         state: State,
         labels: Labels,
         candidates: Int[np.ndarray, "slate place"],
         loss: Float[np.ndarray, " group"],
-        pace: float,
-    ) -> State:
-        """Give more weight to groups that are worse off."""
-        return state.moved(-state.utility(labels, candidates), self.rate * pace)
+    ) -> Float[np.ndarray, " group"]:
+        """Return how badly groups are off."""
+        return -state.utility(labels, candidates)
 
 
 Reweighing = GroupRobust | MaxMin

@@ -15,8 +15,11 @@ from pluralign.policy.losses.online import (
     LeaveOneOut,
     Normalised,
     clipped,
+    explained,
     gae,
     kl_estimates,
+    left,
+    price,
     value_loss,
 )
 from pluralign.policy.losses.pair import (
@@ -29,7 +32,7 @@ from pluralign.policy.losses.pair import (
     level,
     soft_label,
 )
-from pluralign.policy.losses.slate import AbstractLoss, Distil, Wanted, slate_kl, slate_mass
+from pluralign.policy.losses.slate import AbstractLoss, Distil, Wanted, agreement, drift, slate_kl, slate_mass
 from pluralign.policy.losses.tokens import sequence_log_probs, token_log_probs
 
 Loss = Logistic | Robust | Square | Distil
@@ -52,12 +55,17 @@ __all__ = [
     "Robust",
     "Square",
     "Wanted",
+    "agreement",
     "clipped",
     "dpo",
+    "drift",
+    "explained",
     "gae",
     "kl_estimates",
     "label_entropy",
+    "left",
     "level",
+    "price",
     "sequence_log_probs",
     "slate_kl",
     "slate_mass",

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from pluralign.errors import InputError
 
+PATIENCE = 0.2  # by how much the price answers to a divergence off its target, per step; Ziegler et al. (2019) take .1
+
 
 def clipped(
     log_probs: Float[Tensor, "row token"],
@@ -96,6 +98,38 @@ def value_loss(
     near = old + (value - old).clamp(-clip, clip)
     worse = torch.maximum((value - target) ** 2, (near - target) ** 2) / 2
     return worse.masked_fill(~mask, 0).sum(-1)
+
+
+def explained(
+    value: Float[Tensor, "row token"], target: Float[Tensor, "row token"], mask: Bool[Tensor, "row token"]
+) -> Float[Tensor, ""]:
+    """Return the share of the variance of returns that the critic explains, `1 - var(R - V) / var(R)`."""
+    return 1 - (target - value)[mask].var() / target[mask].var().clamp(min=1e-12)
+
+
+def left(
+    log_probs: Float[Tensor, "row token"],
+    old: Float[Tensor, "row token"],
+    mask: Bool[Tensor, "row token"],
+    clip: float,
+) -> Float[Tensor, " row"]:
+    """Return the share of each response's tokens with `|pi / pi_old - 1| > clip`."""
+    off = ((log_probs - old).exp() - 1).abs() > clip
+    return (off & mask).sum(-1) / mask.sum(-1)
+
+
+def price(beta: float, kl: float, target: float, least: float) -> float:
+    """Return the next step's price of a nat, `max(least, beta (1 + PATIENCE clip(kl / target - 1, -0.2, 0.2)))`.
+
+    Ziegler et al. (2019), eq. 6, with a floor.
+
+    Args:
+        beta: of this step.
+        kl: that it had, in nats per response.
+        target: beyond which the price rises, and below which it falls.
+        least: below this it never falls.
+    """
+    return max(least, beta * (1 + PATIENCE * min(max(kl / target - 1, -0.2), 0.2)))
 
 
 class AbstractBaseline(ABC):

@@ -95,8 +95,40 @@ class AbstractPairLoss(AbstractLoss):
         return loss.sum((1, 2)) / n, torch.where(counts, self.best(wanted.wins, beta), 0).sum((1, 2)) / n
 
 
+class AbstractLogistic(AbstractPairLoss):
+    """DPO with labels that say of each pair what noise has left, or what noise is to be expected.
+
+    Attributes:
+        link: how log-ratios are read as rewards.
+    """
+
+    link: Link
+
+    @abstractmethod
+    def asked(self, label: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Return the label that `dpo` gets."""
+
+    def reading(self) -> AbstractLink:
+        """Return how log-ratios are read as rewards."""
+        return self.link
+
+    def pair(
+        self, margin: Float[Tensor, "*shape"], label: Float[Tensor, "*shape"], beta: float
+    ) -> Float[Tensor, "*shape"]:
+        """Return `dpo` with the label asked for."""
+        return dpo(margin, torch.zeros_like(margin), self.asked(label), beta)
+
+    def best(self, label: Float[Tensor, "*shape"], beta: float) -> Float[Tensor, "*shape"]:
+        """Return the entropy of the label asked for; 0 where it lies outside [0, 1] and the loss has no minimum."""
+        return label_entropy(self.asked(label).clamp(0, 1))
+
+    def curvature(self, beta: float) -> float:
+        """Return the square of `beta`."""
+        return beta**2
+
+
 @dataclass(frozen=True)
-class Logistic(AbstractPairLoss):
+class Logistic(AbstractLogistic):
     """DPO (Rafailov et al. 2023, eq. 7) with soft labels; with `smoothing` conservative DPO (Mitchell 2023).
 
     `L = -[q log sigmoid(beta h) + (1 - q) log sigmoid(-beta h)]`, `q = (1 - 2 e) p + e`: as if the share `e` of
@@ -115,30 +147,13 @@ class Logistic(AbstractPairLoss):
         if not 0 <= self.smoothing < 0.5:
             raise InputError(f"loss.smoothing is {self.smoothing}; it lies in [0, 0.5).")
 
-    def reading(self) -> AbstractLink:
-        """Return how log-ratios are read as rewards."""
-        return self.link
-
-    def pair(
-        self, margin: Float[Tensor, "*shape"], label: Float[Tensor, "*shape"], beta: float
-    ) -> Float[Tensor, "*shape"]:
-        """Return `dpo` with the smoothed label."""
-        return dpo(margin, torch.zeros_like(margin), self._smooth(label), beta)
-
-    def best(self, label: Float[Tensor, "*shape"], beta: float) -> Float[Tensor, "*shape"]:
-        """Return the entropy of the smoothed label."""
-        return label_entropy(self._smooth(label))
-
-    def curvature(self, beta: float) -> float:
-        """Return the square of `beta`."""
-        return beta**2
-
-    def _smooth(self, label: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    def asked(self, label: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Return the smoothed label, `q`."""
         return (1 - 2 * self.smoothing) * label + self.smoothing
 
 
 @dataclass(frozen=True)
-class Robust(AbstractPairLoss):
+class Robust(AbstractLogistic):
     """Robust DPO (Ray Chowdhury, Kini and Natarajan 2024): labels of which a share `e` was turned round at random.
 
     `L = [(1 - e) l(p) - e l(1 - p)] / (1 - 2 e)`, `l(p)` the loss of DPO. Its mean over noisy labels is the loss of
@@ -159,25 +174,8 @@ class Robust(AbstractPairLoss):
         if not 0 <= self.flip < 0.5:
             raise InputError(f"loss.flip is {self.flip}; it lies in [0, 0.5).")
 
-    def reading(self) -> AbstractLink:
-        """Return how log-ratios are read as rewards."""
-        return self.link
-
-    def pair(
-        self, margin: Float[Tensor, "*shape"], label: Float[Tensor, "*shape"], beta: float
-    ) -> Float[Tensor, "*shape"]:
-        """Return `dpo` with the label that noise has not touched."""
-        return dpo(margin, torch.zeros_like(margin), self._clean(label), beta)
-
-    def best(self, label: Float[Tensor, "*shape"], beta: float) -> Float[Tensor, "*shape"]:
-        """Return the entropy of the clean label; 0 where it lies outside [0, 1] and the loss has no minimum."""
-        return label_entropy(self._clean(label).clamp(0, 1))
-
-    def curvature(self, beta: float) -> float:
-        """Return the square of `beta`."""
-        return beta**2
-
-    def _clean(self, label: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    def asked(self, label: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Return the label that noise has not touched."""
         return (label - self.flip) / (1 - 2 * self.flip)
 
 

@@ -102,6 +102,38 @@ def slate_mass(
     return torch.logsumexp(reference.log() + log_ratio, -1) - reference.sum(-1).log()
 
 
+def drift(log_ratio: Float[Tensor, "slate place"], wanted: Wanted, beta: float) -> Float[Tensor, " slate"]:
+    """Return `slate_mass` less what is wanted of it, the log odds of `share` over `beta`, mean over groups."""
+    grown = wanted.share.double().logit(1e-12) / beta
+    return slate_mass(log_ratio, wanted.reference) - grown.mean(-1)
+
+
+def agreement(
+    reward: Float[Tensor, "slate place"],
+    label: Float[Tensor, "slate place place"],
+    pairs: Bool[Tensor, "slate place place"],
+) -> dict[str, Float[Tensor, " slate"]]:
+    """Return how rewards order pairs that have labels, means over the pairs of each slate.
+
+    Args:
+        reward: of each candidate.
+        label: probability that the candidate in the first place is preferred to that in the second.
+        pairs: True = counts.
+
+    Returns:
+        `accuracy`, the share of pairs ordered as labels do, half where either holds both equal; `margin`, the reward
+        of the preferred one less that of the other; `target`, the log odds of the label.
+    """
+    apart, prefers = reward[:, :, None] - reward[:, None, :], torch.sign(label - 0.5)
+    told = {
+        "accuracy": (1 + prefers * torch.sign(apart)) / 2,
+        "margin": prefers * apart,
+        "target": label.logit(1e-12).abs(),
+    }
+    n = pairs.sum((1, 2))
+    return {name: torch.where(pairs, values, 0).sum((1, 2)) / n for name, values in told.items()}
+
+
 @dataclass(frozen=True)
 class Distil(AbstractLoss):
     """Listwise distillation of a lottery: the cross-entropy of what the policy tilts the candidates to.

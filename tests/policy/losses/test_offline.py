@@ -125,3 +125,31 @@ def test_slate_mass_is_how_often_the_policy_writes_the_slate_over_how_often_the_
     mass = losses.slate_mass(log_ratio[:, :4], torch.tensor(reference)[None, :4])
     assert mass.item() == pytest.approx(np.log(policy[:4].sum() / reference[:4].sum()), abs=1e-12)
     assert losses.slate_mass(log_ratio, torch.tensor(reference)[None]).item() == pytest.approx(0, abs=1e-12)
+
+
+def test_agreement_counts_pairs_one_by_one():
+    reward, label = tensors(2, 3), torch.tensor(rng.random((2, 3, 3)))
+    label[0, 0, 1] = 0.5  # a tie
+    pairs = torch.ones(2, 3, 3, dtype=torch.bool).triu(1)
+    pairs[1, :, 2] = False  # an empty place
+    told = losses.agreement(reward, label, pairs)
+    for i in range(2):
+        right, margin, odds = [], [], []
+        for a, b in [(0, 1), (0, 2), (1, 2)] if i == 0 else [(0, 1)]:
+            p, gap = float(label[i, a, b]), float(reward[i, a] - reward[i, b])
+            right.append(0.5 if p == 0.5 else float((p > 0.5) == (gap > 0)))
+            margin.append(0.0 if p == 0.5 else gap if p > 0.5 else -gap)
+            odds.append(abs(np.log(p / (1 - p))))
+        for name, values in (("accuracy", right), ("margin", margin), ("target", odds)):
+            assert float(told[name][i]) == pytest.approx(np.mean(values))
+
+
+def test_drift_is_zero_where_the_slate_has_the_share_it_is_to_have():
+    """A slate whose mass doubles: `sigmoid(beta log 2)` is how often it is preferred to what stays where it is."""
+    reference = torch.tensor([[0.1, 0.2]], dtype=torch.float64)
+    share = torch.tensor([[2**0.7 / (1 + 2**0.7)]], dtype=torch.float64)
+    none = torch.zeros(1, 2, 2, 1)
+    wanted = losses.Wanted(none, torch.zeros(1, 2, 1), share, torch.ones(1, 1), reference, torch.zeros(1, 2))
+    doubled = torch.full((1, 2), np.log(2), dtype=torch.float64)
+    assert losses.drift(doubled, wanted, 0.7).item() == pytest.approx(0, abs=1e-12)
+    assert losses.drift(doubled - 1, wanted, 0.7).item() == pytest.approx(-1)

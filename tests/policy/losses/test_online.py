@@ -111,3 +111,23 @@ def test_the_critics_loss_by_hand():
     mask = torch.ones(1, 1).bool()
     assert float(online.value_loss(value, old, target, mask, 10.0)) == pytest.approx(0.5)
     assert float(online.value_loss(value, old, target, mask, 0.5)) == pytest.approx((1.5 - 4) ** 2 / 2)
+
+
+def test_the_price_answers_to_a_divergence_off_its_target_and_has_a_floor():
+    """Ziegler et al. (2019), eq. 6, at their clip of .2: by hand."""
+    assert online.price(1.0, kl=5.5, target=5.0, least=0.1) == pytest.approx(1 + 0.2 * 0.1)
+    assert online.price(1.0, kl=50.0, target=5.0, least=0.1) == pytest.approx(1.04)
+    assert online.price(1.0, kl=0.0, target=5.0, least=0.1) == pytest.approx(0.96)
+    assert online.price(1.0, kl=0.0, target=5.0, least=0.99) == 0.99
+
+
+def test_tokens_outside_the_clip_range_are_counted_among_those_that_count():
+    ratio = torch.tensor([[1.5, 1.1, 0.5, 9.0], [1.0, 1.19, 9.0, 9.0], [0.7, 9.0, 9.0, 9.0], [1.0, 1.0, 1.25, 9.0]])
+    assert online.left(ratio.log(), torch.zeros(4, 4), MASK, 0.2).tolist() == pytest.approx([0.75, 0, 1, 1 / 3])
+
+
+def test_a_critic_explains_what_a_regression_on_it_leaves():
+    value, target = table(4, 4), table(4, 4)
+    v, r = value[MASK].numpy(), target[MASK].numpy()
+    assert float(online.explained(value, target, MASK)) == pytest.approx(1 - np.cov(r - v) / np.cov(r))
+    assert float(online.explained(target, target, MASK)) == 1
