@@ -5,6 +5,7 @@ from jaxtyping import Bool, Float
 
 Rows = Float[np.ndarray, "row entry"]
 Mass = Float[np.ndarray, " entry"]  # positive, sums to 1
+BLOCK = 50_000  # entries that are looked at together
 STEPS = 100  # of a search for a root, at most; Newton's method takes about six
 
 
@@ -14,6 +15,8 @@ def relative_entropy(u: Rows, mass: Mass, radius: float) -> Rows:
     Theta is as large as the ball allows. Newton's method is for the square root of the divergence, which is nearly
     linear in theta where the ball is small; a step that leaves the interval that holds the root is not taken.
     """
+    if len(u) > 1 and u.size > BLOCK:  # what fits the processor's cache takes half the time
+        return np.concatenate([relative_entropy(part, mass, radius) for part in np.array_split(u, 2)])
     above, worst = _above(u)
     held = (worst * mass).sum(1)
     alone = radius >= -np.log(held)  # the ball reaches those who are worst off and nobody else

@@ -65,11 +65,12 @@ class Cautious(AbstractObjective):
             outer = None if inner is None else self.risk.marginal(inner[0])
             if inner is None or outer is None:
                 value, gradient = self.stated(u)
+                gradient = None if gradient is None else gradient / self.slope
             else:
-                value, gradient = outer[0], outer[1][:, None] * inner[1]
+                value, gradient = outer[0], (outer[1] / self.slope)[:, None] * inner[1]
         if gradient is None or not (np.isfinite(value) and np.isfinite(gradient).all()):
             return -np.inf, None
-        return (value - self.shift) / self.slope, gradient / self.slope
+        return (value - self.shift) / self.slope, gradient
 
     def split(self, u: Table) -> Whole | None:
         """Return welfare in each draw by itself and what the risk measure makes of it; None outside the domain."""

@@ -22,6 +22,7 @@ from pluralign.types import Linear, Utilities
 Values = Float[np.ndarray, "draw voter prompt candidate"]
 Table = Float[np.ndarray, "draw voter"]
 Reference = Float[np.ndarray, "prompt candidate"]
+MANY = 100_000  # voters in draws, of which more need not be asked for a yardstick
 CHUNK = 4_000_000  # entries of dense utilities in memory at once, 32 MB
 
 
@@ -265,14 +266,19 @@ def chunks(utilities: Utilities) -> Iterator[tuple[slice, Values]]:
 
 
 def spread(utilities: Utilities) -> float:
-    """Return the standard deviation of utilities within a prompt under the reference, mean over draws and voters."""
+    """Return the standard deviation of utilities within a prompt under the reference, mean over draws and voters.
+
+    It is a yardstick for solvers: of millions of voters in draws with features, evenly spaced ones tell it.
+    """
     reference, value = utilities.reference / len(utilities.reference), utilities.value
     if isinstance(value, Linear):
         # The variance of `phi · w` is `w^T cov(phi) w`: the table is never written out.
         centred = value.phi - np.einsum("xy,xyf->xf", utilities.reference, value.phi)[:, None]
         flat = (centred * np.sqrt(reference)[..., None]).reshape(-1, centred.shape[-1])
         covariance = flat.T @ flat
-        variance = [np.einsum("nf,nf->n", part @ covariance, part) for part in value.weights]
+        flat = value.weights.reshape(-1, value.weights.shape[-1])
+        some = flat[:: max(1, len(flat) // MANY)]
+        variance = [np.einsum("nf,nf->n", some @ covariance, some)]
     else:
         variance = [
             np.einsum("svxy,xy->sv", (v - np.einsum("svxy,xy->svx", v, utilities.reference)[..., None]) ** 2, reference)

@@ -47,6 +47,10 @@ CIRCUMSTANCES = {
 }
 
 
+# Half of all pairs: every rule meets every second circumstance, and the next rule the others.
+PAIRS = [(r, c) for i, r in enumerate(RULES) for j, c in enumerate(CIRCUMSTANCES) if (i + j) % 2 == 0]
+
+
 def made(draws=3, nobody=1, decimals=None, unit=1.0) -> Utilities:
     """Random positive utilities of three prompts, one of which lacks a candidate; the first suits everyone."""
     rng = np.random.default_rng([draws, nobody])
@@ -91,7 +95,7 @@ def right(cone, rule, risk, beta=0.1, unit=1.0, **how) -> None:
     assert chosen.certificate.tv_bound <= 1e-4
 
 
-@pytest.mark.parametrize(("rule", "case"), [(r, c) for r in RULES for c in CIRCUMSTANCES], ids=str)
+@pytest.mark.parametrize(("rule", "case"), PAIRS, ids=str)
 def test_a_conic_solver_agrees_on_every_prompt(cone, rule, case):
     place = RULES.index(rule) + list(CIRCUMSTANCES).index(case)
     right(cone, rule, RISKS[place % len(RISKS)], **CIRCUMSTANCES[case])
