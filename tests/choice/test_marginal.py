@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from pluralign import choice
+from pluralign.choice import ball, scale
+from pluralign.types import Linear, Utilities
 
 RULES = [
     choice.Utilitarian(),
@@ -145,3 +147,23 @@ def test_wrong_formulas_fail():
             agrees(wrong, UTILITIES["some"])
     with pytest.raises(AssertionError):
         agrees_in_draws(Spread(), WELFARE["one far off"])
+
+
+def test_worst_masses_of_many_voters_are_optimal():
+    """Conditions of the optimum: on the edge of the ball, and `log(q / m)` falls in proportion to utility."""
+    rng = np.random.default_rng(0)
+    u, mass = rng.normal(size=(5, ball.BLOCK // 2)), rng.dirichlet(np.full(ball.BLOCK // 2, 9.0))
+    logs = np.log(ball.relative_entropy(u, mass, 0.3) / mass)
+    np.testing.assert_allclose((np.exp(logs) * mass * logs).sum(1), 0.3, rtol=1e-9)
+    for row, log in zip(u, logs, strict=True):
+        slope, level = np.polyfit(row, log, 1)
+        assert slope < 0
+        np.testing.assert_allclose(log, level + slope * row, atol=1e-9)
+
+
+def test_the_yardstick_of_many_voters_is_nearly_that_of_all():
+    """Two candidates of equal chance differ by `w`, whose standard deviation is `|w| / 2`."""
+    weights = np.random.default_rng(0).normal(size=(3, scale.MANY, 1))
+    value = Linear(np.array([[[0.0], [1.0]]]), weights, np.zeros((3, scale.MANY)))
+    utilities = Utilities(value, np.full(scale.MANY, 1 / scale.MANY), np.full((1, 2), 0.5))
+    assert scale.spread(utilities) == pytest.approx(np.abs(weights).mean() / 2, rel=0.01)
