@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 import numpy as np
-from arviz_stats.base.array import array_stats
 from jaxtyping import Float, Shaped
 
 from pluralign.errors import FitError
+from pluralign.reward.effective import worst
 from pluralign.types import FitReport
 
 GIVEN_THE_REST = {"membership"}
@@ -65,11 +65,8 @@ def report(
     for name, value in sites.items():
         if name in GIVEN_THE_REST:
             continue
-        flat = np.asarray(value, np.float64).reshape(*value.shape[:2], -1)
         with np.errstate(divide="ignore", invalid="ignore"):  # chains that stand still: NaN, which is a caveat
-            rhat[name] = float(np.max(array_stats.rhat(flat, chain_axis=0, draw_axis=1)))
-            bulk[name] = float(np.min(array_stats.ess(flat, chain_axis=0, draw_axis=1)))
-            tail[name] = float(np.min(array_stats.ess(flat, chain_axis=0, draw_axis=1, method="tail", prob=0.95)))
+            rhat[name], bulk[name], tail[name] = worst(np.reshape(value, (*value.shape[:2], -1)))
     chains, draws = next(iter(sites.values())).shape[:2]
     bfmi = () if energy is None else energy_information(energy)
     return FitReport(
