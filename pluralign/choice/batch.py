@@ -34,6 +34,7 @@ NEAR = 0.1  # of a program's gap, to which its weights are found
 INWARD = 0.01  # of the way to equal weights, from which they start
 SHRINK = 0.1  # of complementarity, in a step
 EDGE = 0.95  # of the way to the edge of the simplex, at most
+ROUNDING = 1e-14  # of the largest entry of a matrix
 BACK = 2.0**-20  # of a step, at least
 FRESH = 1e-3  # weight of a new cut, so that it is not the one that makes room for the next
 NOTHING = 1e-200  # weight of a place without a cut
@@ -100,6 +101,8 @@ def ascend(look: Look, start: Lotteries, reference: Lotteries) -> Ends:
         h, slope = look(rows, point)
         inside = np.isfinite(h) & np.isfinite(slope).all(1)
         reached = np.where(inside, h - rel_entr(point, reference[rows]).sum(1), -np.inf)
+        # Cuts from far below, at the edge of the domain, would only add large numbers.
+        inside &= reached >= lower[rows] - (upper[rows] - lower[rows])
         at, flat, steep = rows[inside], h[inside], slope[inside]
         board.add(at, (flat - (steep * point[inside]).sum(1))[:, None] + steep)
         better = reached > lower[rows]
@@ -143,7 +146,7 @@ def least(cut: Cuts, weight: Weights, reference: Lotteries, fine: Values) -> tup
         worth = (cut @ lottery[..., None])[..., 0]
         lowest = np.where(live, worth, np.inf).min(1)
         excess = (theta * worth).sum(1) - lowest
-        found[rows, :places] = np.where(live, np.maximum(theta, 2 * NOTHING), NOTHING)
+        found[rows, :places] = np.where(live, theta, NOTHING)
         lotteries[rows], bounds[rows] = lottery, bound
         on = excess > fine
         if not on.any():
@@ -158,7 +161,9 @@ def least(cut: Cuts, weight: Weights, reference: Lotteries, fine: Values) -> tup
         inverse = 1 / np.where(live, theta, 1.0)
         spread = (cut - worth[..., None]) * np.sqrt(lottery)[:, None]
         system = spread @ spread.swapaxes(1, 2)
-        system[:, diagonal, diagonal] += np.where(live, slack * inverse, 1.0)
+        # The covariance has a rank below `candidate`, so that rounding could make the system singular.
+        size = system[:, diagonal, diagonal].max(1, keepdims=True)
+        system[:, diagonal, diagonal] += np.where(live, np.maximum(slack * inverse, ROUNDING * size + NOTHING), 1.0)
         right = np.stack([live.astype(float), mu[:, None] * inverse - worth + level[:, None]], -1)
         system *= live[:, None] & live[..., None] | np.eye(places, dtype=bool)
         one, both = np.moveaxis(np.linalg.solve(system, right * live[..., None]), -1, 0)
@@ -174,7 +179,8 @@ def least(cut: Cuts, weight: Weights, reference: Lotteries, fine: Values) -> tup
             if not (over & (length > BACK)).any():
                 break
             length = np.where(over, length / 2, length)
-        theta, slack, level = tried, slack + length[:, None] * tighten, level + length * rise
+        theta = np.where(live, np.maximum(tried, 2 * NOTHING), 0)
+        slack, level = slack + length[:, None] * tighten, level + length * rise
     return found, lotteries, bounds
 
 
@@ -190,7 +196,7 @@ def _respond(cut: Cuts, theta: Weights, reference: Lotteries) -> tuple[Lotteries
 
 def _room(x: Weights, step: Weights) -> Values:
     """Return how many times the step fits between x and 0."""
-    return (x / np.maximum(-step, 1e-300)).min(1, where=step < 0, initial=np.inf)
+    return (x / np.maximum(-step, NOTHING)).min(1, where=step < 0, initial=np.inf)
 
 
 def _logs(theta: Weights, live: Bool[np.ndarray, "program cut"]) -> Values:

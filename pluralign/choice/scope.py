@@ -104,7 +104,7 @@ def _side_by_side(
             welfare, slope = rule.marginal((here @ point[..., None]).reshape(-1, voters), mass)  # pyright: ignore[reportGeneralTypeIssues]
             worth, share = zip(*map(risk.marginal, welfare.reshape(-1, draws)), strict=True)  # pyright: ignore[reportArgumentType]
             tilt = (np.ravel(share)[:, None] * slope).reshape(len(rows), 1, -1) @ here
-        return np.array(worth) / beta, tilt[:, 0] / beta
+            return np.array(worth) / beta, tilt[:, 0] / beta
 
     ends = ascend(look, _inside(table, reference) if rule.positive else reference, reference)
     seconds = (time.perf_counter() - clock) / count
