@@ -175,3 +175,24 @@ def test_weights_make_the_bound_least(places):
         assert bound[i] == pytest.approx(program.value, abs=1e-7)
     np.testing.assert_allclose(found[:, places:], 0, atol=1e-100)
     np.testing.assert_allclose(lottery.sum(1), 1)
+
+
+@pytest.mark.parametrize(
+    ("rule", "scale", "units", "beta"),
+    [
+        (choice.Maximin(), None, (1.0, 50.0, 0.01), 1e-3),
+        (choice.Gini(), None, (1.0, 50.0, 0.01), 1e-3),
+        (choice.AlphaFair(3.0), choice.RangeScale(), (1.0, 1.0, 1.0), 1e-2),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_hard_prompts_disturb_nobody(rule, scale, units, beta):
+    """Utilities of thousands of beta, and a domain with an edge: all are solved, as one by one, without a warning."""
+    value = np.random.default_rng(3).normal(size=(4, 3, 2, 5)) * np.array(units)[:, None, None]
+    utilities = Utilities(value, [0.2, 0.3, 0.5], np.full((2, 5), 0.2))
+    chosen = choice.each_prompt(rule, utilities, choice.CVaR(0.5), beta, scale)
+    for x in range(2):
+        program = alone(utilities, x)
+        lottery = rule.choose(program if scale is None else rescale(program, scale), choice.CVaR(0.5), beta).lottery
+        np.testing.assert_allclose(chosen.lottery[x : x + 1], lottery, atol=2e-3)
+    assert chosen.certificate.tv_bound <= 1e-3
