@@ -1,6 +1,6 @@
 """Simulation-based calibration of every population with every response, at small size.
 
-    python benchmarks/calibration.py [--only mixture] [--replications 40]
+    python benchmarks/calibration.py [--only Mixture sticks] [--replications 100] [--seed 1]
 
 For each pair of the two: communities simulated from the prior, fitted by NUTS, the truth ranked among the draws
 (`reward.calibrate`). `smallest p` is over all quantities, corrected for their number; under a right model it is below
@@ -88,8 +88,9 @@ VARIANTS = {
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="rows whose name contains this")
-    parser.add_argument("--replications", type=int, default=40)
+    parser.add_argument("--only", nargs="*", default=[""], help="rows whose name contains one of these")
+    parser.add_argument("--replications", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     warnings.simplefilter("ignore", ConvergenceWarning)
     x = np.random.default_rng(1).normal(size=(ITEMS, 1))
@@ -106,13 +107,13 @@ def main() -> None:
     table = Table(
         "model", "quantities", "smallest p", "calibrated", "time", title="Simulation-based calibration", box=None
     )
-    inference = reward.NUTS(draws=150, warmup=150)
+    inference = reward.NUTS(draws=300, warmup=200)
     for name, (population, votes, truth) in rows.items():
-        if args.only not in name:
+        if not any(part in name for part in args.only):
             continue
         start = time.perf_counter()
         found = reward.calibrate(
-            population, votes, phi, inference=inference, replications=args.replications, truth=truth, seed=1
+            population, votes, phi, inference=inference, replications=args.replications, truth=truth, seed=args.seed
         )
         worst = found.names[int(np.argmin(found.p))]
         verdict = "yes" if found.calibrated else f"no: {worst}"

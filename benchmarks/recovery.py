@@ -1,17 +1,20 @@
 """Whether intervals hold the truth as often as they say, and who answers badly is found, over many communities.
 
-    python benchmarks/recovery.py [coverage membership raters] [--communities 100]
+    python benchmarks/recovery.py [coverage diverse membership raters] [--communities 100]
 
 `coverage`: annotators with tastes, temperatures and favourite sides of their own, by NUTS; the share of truths inside
-the central 50 and 90 % intervals, with a standard error over communities. `membership`: two kinds of people, who is of
-which; how often annotators are of the kind that they were given a probability of. `raters`: the simulator's spammers,
-found by the posterior (random answers more often than not; always one side) and by `feedback.suspects`.
+the central 50 and 90 % intervals, with a standard error over communities. Communities are drawn from the prior, over
+which a posterior covers as often as it says. `diverse`: the same where all communities differ within more than the
+prior expects, of which nothing is promised. `membership`: two kinds of people, who is of which; how often annotators
+are of the kind that they were given a probability of. `raters`: the simulator's spammers, found by the posterior
+(random answers more often than not; always one side) and by `feedback.suspects`.
 """
 
 import argparse
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import datasets
 import numpy as np
@@ -24,18 +27,22 @@ from pluralign.errors import ConvergenceWarning
 from pluralign.reward.together import fit_together
 from pluralign.types import Choices, Features, Feedback, Grades, RewardPosterior
 
-ITEMS = 30
+ITEMS, PEOPLE = 30, 16
 NUTS = reward.NUTS(draws=200, warmup=250)
 console = Console(width=110)
 
 
 def compared(rng, weights, each: int, temperature=1.0, position=0.0) -> tuple[Feedback, Features]:
-    """Return Bradley-Terry comparisons of random items by people with these weights `[annotator feature]`."""
+    """Return Bradley-Terry comparisons of random items by people with these weights `[annotator feature]`.
+
+    Differences of features have length 1 (root mean square), so weights are in logits, as the priors are.
+    """
     people, width = weights.shape
     x = rng.normal(size=(ITEMS, width))
     who = np.repeat(np.arange(people), each)
     first = rng.integers(0, ITEMS, len(who))
     second = (first + rng.integers(1, ITEMS, len(who))) % ITEMS
+    x /= np.sqrt(((x[first] - x[second]) ** 2).sum(1).mean())
     eta = ((x[first] - x[second]) * weights[who]).sum(1) / np.broadcast_to(temperature, people)[who]
     won = rng.random(len(who)) < expit(eta + np.broadcast_to(position, people)[who])
     none = np.zeros(len(who), int)
@@ -53,24 +60,42 @@ def compared(rng, weights, each: int, temperature=1.0, position=0.0) -> tuple[Fe
     return votes, Features(x, np.zeros(ITEMS, int), names, np.zeros(width), np.eye(width))
 
 
-def fitted(population, communities) -> Iterator[RewardPosterior]:
+def fitted(population, communities, inference: reward.AbstractInference = NUTS) -> Iterator[RewardPosterior]:
     """Yield the posterior of each community; twenty-five at a time are one run."""
     for start in range(0, len(communities), 25):
         votes, phi = zip(*communities[start : start + 25], strict=True)
-        yield from fit_together(population, votes, phi, inference=NUTS, seed=start)
+        posteriors = fit_together(population, votes, phi, inference=inference, seed=start)
+        fit = posteriors[0].fit
+        console.print(
+            f"[dim]{fit.method}: R-hat {max(fit.rhat.values(), default=1):.2f}, {fit.divergences} divergent[/dim]"
+        )
+        yield from posteriors
 
 
-def coverage(count: int) -> None:
+def from_prior(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Return the people of a community as the priors of `Hierarchical` and `Rater` have them."""
+    about = lambda median, *shape: median * np.exp(0.8 * rng.normal(size=shape))  # noqa: E731
+    return {
+        "weights": about(1) * rng.normal(size=2) + about(0.5, 2) * rng.normal(size=(PEOPLE, 2)),
+        "temperature": np.exp(about(0.3) * rng.normal(size=PEOPLE)),
+        "position": 0.5 * rng.normal() + about(0.25) * rng.normal(size=PEOPLE),
+    }
+
+
+def diverse(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Return people whose spreads all exceed the prior's medians, by a third to more than twice."""
+    return {
+        "weights": 2 * rng.normal(size=2) + 1.2 * rng.normal(size=(PEOPLE, 2)),
+        "temperature": np.exp(0.4 * rng.normal(size=PEOPLE)),
+        "position": 0.3 + 0.4 * rng.normal(size=PEOPLE),
+    }
+
+
+def coverage(count: int, community: Callable = from_prior) -> None:
     """Print the share of truths inside their intervals."""
     rng = np.random.default_rng(0)
-    communities, truths = [], []
-    for _ in range(count):
-        people = 16
-        weights = rng.normal(size=2) + 0.6 * rng.normal(size=(people, 2))
-        temperature = np.exp(0.4 * rng.normal(size=people))
-        position = 0.3 + 0.4 * rng.normal(size=people)
-        communities.append(compared(rng, weights, 40, temperature, position))
-        truths.append({"weights": weights, "temperature": temperature, "position": position})
+    truths = [community(rng) for _ in range(count)]
+    communities = [compared(rng, each=40, **truth) for truth in truths]
     rater = reward.Rater(lapse=False, temperature=True, position_spread=True)
     population = reward.Hierarchical(response=reward.Response(rater=rater))
     inside: dict[str, list[list[float]]] = {}
@@ -79,7 +104,8 @@ def coverage(count: int) -> None:
         for name, value in truth.items():
             rank = (draws[name] < value).mean(0)
             inside.setdefault(name, []).append([float((np.abs(rank - 0.5) < level / 2).mean()) for level in (0.5, 0.9)])
-    table = Table("", "inside 50 %", "inside 90 %", title=f"{count} communities of 16, 40 comparisons each", box=None)
+    title = f"{count} communities of {PEOPLE}, {community.__name__}"
+    table = Table("", "inside 50 %", "inside 90 %", title=title, box=None)
     for name, shares in inside.items():
         mean, error = np.mean(shares, 0), np.std(shares, 0, ddof=1) / np.sqrt(count)
         table.add_row(name, *(f"{m:.1%} ± {e:.1%}" for m, e in zip(mean, error, strict=True)))
@@ -89,7 +115,7 @@ def coverage(count: int) -> None:
 def membership(count: int) -> None:
     """Print how often annotators are of the kind that they are given a probability of."""
     rng = np.random.default_rng(1)
-    kinds, communities, truths = np.array([[1.0, 0.0], [0.0, 0.8]]), [], []
+    kinds, communities, truths = np.array([[2.0, 0.0], [0.0, 1.6]]), [], []
     for _ in range(count):
         kind = (rng.random(24) < 0.35).astype(int)
         communities.append(compared(rng, kinds[kind], 15))
@@ -134,9 +160,9 @@ def raters(count: int) -> None:
     table = Table("who", "by", "there were", "found", "precision", "recall", box=None)
     for name, (behaviour, reason) in behaviours.items():
         found: dict[str, list[np.ndarray]] = {"posterior": [], "suspects": []}
-        truth = []
+        truth, communities = [], []
         for seed in range(count):
-            community = feedback.Community(
+            votes = feedback.Community(
                 groups,
                 STYLES,
                 prompts=20,
@@ -145,10 +171,10 @@ def raters(count: int) -> None:
                 careless=0.0,
                 behaviours=(behaviour,),
                 seed=seed,
-            )
-            votes = community.load()
-            phi = features.Lexicon(STYLES).encode(votes)
-            p = population.fit(votes, phi, inference=reward.SVI(steps=1500, draws=300), seed=0)
+            ).load()
+            communities.append((votes, features.Lexicon(STYLES).encode(votes)))
+        svi = reward.SVI(steps=1500, draws=300)
+        for (votes, _), p in zip(communities, fitted(population, communities, svi), strict=True):
             # One who always takes the first has a bonus of its side that no utility outweighs.
             side = (p.rater["position"] > 2).mean(0) > 0.5
             found["posterior"].append(side if reason == "straight" else (p.rater["lapse"] > 0.5).mean(0) > 0.5)
@@ -165,7 +191,12 @@ def raters(count: int) -> None:
     console.print(table)
 
 
-TASKS = {"coverage": coverage, "membership": membership, "raters": raters}
+TASKS = {
+    "coverage": coverage,
+    "diverse": partial(coverage, community=diverse),
+    "membership": membership,
+    "raters": raters,
+}
 
 
 def main() -> None:
