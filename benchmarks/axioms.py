@@ -13,7 +13,8 @@ from pluralign import choice
 from pluralign.choice import axioms
 
 PROFILES, TRIES, SEED = 100, 60, 0
-FEW, SLOW = 25, ("nash-bargaining", "linear-kemeny")  # programs for each outcome that take ten milliseconds and more
+FEW = 25
+SLOW = ("nash-lottery", "egalitarian-lottery", "nash-bargaining", "linear-kemeny")  # milliseconds for each outcome
 ORDERS = (
     choice.Plurality(),
     choice.Borda(),
@@ -51,17 +52,12 @@ KINDS = {"orders": ORDERS, "approvals": APPROVALS, "utilities": UTILITIES, "line
 OUT = Path(__file__).parents[1] / "docs" / "axioms.json"
 
 
-def words(rule: choice.AbstractRule) -> str:
-    """Return the rule's name, with its settings where two rules share it."""
-    return f"{rule.name} {rule.alpha:g}" if isinstance(rule, choice.AlphaFair) else rule.name
-
-
 def told(rule: choice.AbstractRule) -> tuple[axioms.Card, dict[str, dict]]:
     """Return a rule's card, and what is written of it."""
     clock = time.perf_counter()
     some = FEW if rule.name in SLOW else PROFILES
     card = axioms.card(rule, some, tries=min(TRIES, some), seed=SEED)
-    print(f"{words(rule)}: {len(card.broken)} broken, {time.perf_counter() - clock:.1f} s", flush=True)
+    print(f"{rule.name}: {len(card.broken)} broken, {time.perf_counter() - clock:.1f} s", flush=True)
     return card, {
         name: {
             "profiles": card.profiles,
@@ -81,7 +77,7 @@ def main() -> None:
         for rule in (rule for rules in KINDS.values() for rule in rules if rule.name in asked):
             print(told(rule)[0])
         return
-    found = {kind: {words(rule): told(rule)[1] for rule in rules} for kind, rules in KINDS.items()}
+    found = {kind: {rule.name: told(rule)[1] for rule in rules} for kind, rules in KINDS.items()}
     settings = {"profiles": PROFILES, "tries": TRIES, "seed": SEED}
     OUT.write_text(json.dumps({**settings, "cards": found}, indent=1) + "\n")
 

@@ -2,6 +2,7 @@
 
     export PLURALIGN_DATA=...  PLURALIGN_ENCODER=...    (folders; the encoder may be a name on the hub)
     python benchmarks/decisions.py [llmfao answers sushi] [--posterior FOLDER]    (FOLDER keeps the fits for next time)
+    python benchmarks/decisions.py --cost    (time a draw of each rule on a made table as large as llmfao; no data)
 
 llmfao: 124 annotators, 13 prompts, up to 58 answers each; a hierarchical reward on sentence features and a worth of
 each answer of its own (variational). answers: the same judgements, and a worth of each answer to each annotator,
@@ -18,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from pluralign import artifacts, choice, features, feedback, reward
-from pluralign.errors import ConvergenceWarning
+from pluralign.errors import ConvergenceWarning, PluralignError
 from pluralign.report import decisions
-from pluralign.types import Features, RewardPosterior, Utilities
+from pluralign.types import Features, Linear, RewardPosterior, Utilities
 
 RULES = (
     choice.Utilitarian(), choice.Nash(), choice.Maximin(), choice.KalaiSmorodinsky(), choice.Plurality(),
@@ -65,6 +66,27 @@ def slates(utilities: Utilities, size: int, many: int, seed: int = 0) -> Utiliti
     )
 
 
+def cost(draws: int = 10, voters: int = 124, prompts: int = 13, candidates: int = 58, features: int = 32) -> None:
+    """Print the CPU time of each rule for a draw, on utilities that are linear in random features."""
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(1, 1, features)) + rng.normal(size=(1, voters, features))
+    value = Linear(
+        rng.normal(size=(prompts, candidates, features)),
+        weights + 0.5 * rng.normal(size=(draws, voters, features)),
+        np.zeros((draws, voters)),
+    )
+    utilities = Utilities(value, np.full(voters, 1 / voters), np.full((prompts, candidates), 1 / candidates))
+    print(f"{utilities.shape} draws, voters, prompts, candidates; milliseconds a draw")
+    for rule in (*RULES, choice.LeximaxPlurality(), choice.Leximin(), choice.NashBargaining()):
+        clock = time.process_time()
+        try:
+            choice.decide(rule, utilities)
+        except PluralignError as error:
+            print(f"{rule.name:<22}{error}")
+            continue
+        print(f"{rule.name:<22}{1e3 * (time.process_time() - clock) / (draws + 1):>8.1f}", flush=True)
+
+
 def told(title: str, utilities: Utilities) -> None:
     clock = time.perf_counter()
     found = choice.decisions(RULES, utilities, patience=60)
@@ -87,7 +109,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="*", default=["llmfao", "sushi"])
     parser.add_argument("--posterior", type=Path)
+    parser.add_argument("--cost", action="store_true")
     arguments = parser.parse_args()
+    if arguments.cost:
+        return cost()
     for name in arguments.data:
         fit, phi = posterior(name, arguments.posterior)
         utilities = choice.utilities(fit, phi, items=name == "llmfao", draws=100)

@@ -102,7 +102,8 @@ def manipulation(
     """Return how far voters can move the lottery by misreporting, and with what gain.
 
     Rules that count orders: every order of up to five candidates is tried (every set of approvals of up to eight);
-    else one candidate first, one last, or both, and then exchanges of two as long as they help. Rules of welfare:
+    else one candidate first, one last, or both, and then exchanges of two as long as they help; linear rules make their
+    weights of each prompt by itself, from utilities that have features. Rules of welfare:
     reports lie between the voter's least and largest utility and are put on `scale` like everyone's. The search starts
     from what the multipliers say: to first order a voter with multiplier lambda gains
     `lambda / beta sum_y p_y (u_y - u(p)) change_y`, so it should exaggerate: all that is better than the lottery to

@@ -62,7 +62,7 @@ BROKEN = {
     choice.RandomDictatorship(): ("majority", "condorcet-loser", "core"),
     choice.Approval(): ("core", "population-proportionality"),
     choice.OWA(weights=(2.0, 1.0)): ("unit-invariance", "zero-invariance"),
-    choice.NashBargaining(): ("irrelevant-alternatives", "majority"),
+    choice.NashBargaining(): ("irrelevant-alternatives",),
     choice.LCPO(): ("irrelevant-alternatives", "strategy-proofness"),
     choice.LeximaxPlurality(): ("condorcet-winner", "pairwise-majority", "strategy-proofness"),
 }
