@@ -326,7 +326,9 @@ def _truth(truth: Truth, votes: Feedback) -> RewardPosterior:
 def _train(e: Experiment, chosen: Choice, votes: Feedback, phi: Features, folder: Path, console: Console) -> Policy:
     assert e.policy is not None  # Experiment checked it
     how = e.policy
-    return _timed(f"policies/{chosen.name}", console, lambda: how.train(chosen, votes, phi, folder, features=e.features))
+    return _timed(
+        f"policies/{chosen.name}", console, lambda: how.train(chosen, votes, phi, folder, features=e.features)
+    )
 
 
 def _train_online(

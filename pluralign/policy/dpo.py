@@ -9,7 +9,8 @@ default), and lowers a loss of their log-ratios `log(pi / pi_ref)`. What is comp
 - `loss` says how far it is from that (`losses`, where the formulas are): DPO and its relatives on pairs, or the
   cross-entropy of a list. With labels of the rule DPO is least where `pi ∝ pi_ref exp(t)` on the candidates;
 - `reweigh` lets groups of voters count more while they are worse off (`reweigh.py`);
-- `anchor` is the weight of `losses.level`, which holds the constant per prompt that pairs and lists leave free.
+- `anchor` is the weight of `losses.level`, which holds the constant per prompt that pairs and lists leave free;
+- `guard` looks at what the policy writes by now, and ends training, or makes labels cautious (`look.py`).
 
 Every optimiser step writes one line to `metrics.jsonl`, means over the slates of the step unless said otherwise:
 
@@ -30,6 +31,7 @@ Every optimiser step writes one line to `metrics.jsonl`, means over the slates o
 - `utility/GROUP`: with `reweigh`, what the policy gives to the group on the candidates of the step's prompts, in the
   units of the chosen scale (`reweigh.State.utility`).
 - `loss/GROUP`: with `GroupRobust`, the group's own loss.
+- `guard/...`: with a guard, what it saw before this step, in every `guard.every`th (`rewards.guard`).
 """
 
 import os
@@ -48,7 +50,9 @@ from pluralign.policy import losses, rollout, scoring
 from pluralign.policy.adapt import Lora
 from pluralign.policy.candidates import Candidates
 from pluralign.policy.labels import FromRule, FromVotes, Labels, LabelSource, Slates
+from pluralign.policy.look import Look, last
 from pluralign.policy.models import Pretrained, Scratch, bar, resolve
+from pluralign.policy.rewards import Encodes, Guard
 from pluralign.policy.reweigh import MaxMin, Reweighing, State
 from pluralign.policy.text import Format, Row
 from pluralign.policy.training import Loop, Training, check_room, keep_inputs, main_first, seed_of
@@ -75,6 +79,8 @@ class DPO:
         beta: sharpness of the loss, above 0; with labels of the rule it does not move the optimum.
         anchor: weight of the loss that holds the level; 0 = none. It moves no optimum if labels are of the rule or
             slates hold all candidates.
+        guard: limits to how far training may go, and what happens beyond them; null = none. Every look writes
+            `look.PROMPTS * look.EACH` responses.
         slate: candidates of a prompt in one slate, at least 2; null = all. Recorded votes are always of two.
         lora: the adapter.
         learning_rate: at its peak; warms up, then falls linearly to 0.
@@ -94,6 +100,7 @@ class DPO:
     beta: float = 1.0
     anchor: float = 0.3
     slate: int | None = 2
+    guard: Guard | None = None
     lora: Lora = field(default_factory=Lora)
     learning_rate: float = 1e-3
     steps: int = 200
@@ -119,6 +126,12 @@ class DPO:
         if isinstance(self.labels, FromVotes) and isinstance(self.reweigh, MaxMin):
             raise InputError("reweigh is maxmin, which mixes utilities; votes have none: use labels from the rule.")
 
+        if isinstance(self.labels, FromVotes) and self.guard is not None and self.guard.action != "stop":
+            raise InputError(
+                f"labels are votes, which cannot be made cautious; the guard's action is {self.guard.action!r}: use "
+                "'stop', or labels from the rule."
+            )
+
     def train(
         self,
         chosen: Choice,
@@ -126,6 +139,7 @@ class DPO:
         phi: Features,
         out: str | Path,
         margin: Float[np.ndarray, " item"] | None = None,
+        features: Encodes | None = None,
     ) -> Policy:
         """Train a policy for a choice; go on where a killed run was, and return a finished one at once.
 
@@ -141,6 +155,7 @@ class DPO:
             margin: of every item, a reward `m` from objectives other than that of the labels (MODPO; Zhou et al.
                 2023). The optimum of a loss of pairs is then that of the labels, times `exp(m / beta)`, with the
                 `beta` of this loss; see `losses.AbstractPairLoss.of` and `labels.FromVotes.part`.
+            features: the map that made `phi`, for the responses that a guard looks at; needed if there is one.
 
         Raises:
             InputError: the choice does not belong to this feedback, or no prompt has two candidates; there is no such
@@ -150,6 +165,8 @@ class DPO:
         out = Path(out)
         if len(phi.phi) != len(votes.items):
             raise InputError(f"phi has {len(phi.phi)} rows, votes has {len(votes.items)} items; encode these votes.")
+        if self.guard is not None and features is None:
+            raise InputError("the guard looks at new responses, which need features; pass `features`, which made phi.")
         candidates = Candidates.of(chosen, votes)
         with main_first():
             keep_inputs(chosen, votes, phi, out)
@@ -160,16 +177,26 @@ class DPO:
             *(candidates.item, candidates.row, labels.target, labels.mass, labels.utility, labels.offset),
             *(candidates.reference, candidates.prompts, candidates.responses, labels.groups),
             *(() if labels.ballots is None else vars(labels.ballots).values()),
+            *(() if self.guard is None else (phi.phi, phi.provenance)),
         )
         folder = out / "policies" / chosen.name
         if artifacts.key_of(folder / "policy") == key and (folder / "adapter").is_dir():
             return replace(artifacts.load(folder / "policy", Policy), adapter=folder / "adapter")
         # Neither the adapter's first values nor dropout touch the caller's random numbers.
         with torch.random.fork_rng():
-            return self._train(labels, base, folder, out, key, chosen.caveats)
+            return self._train(chosen, votes, phi, features, labels, base, folder, out, key)
 
     def _train(
-        self, labels: Labels, base: Pretrained, folder: Path, out: Path, key: str, caveats: tuple[str, ...]
+        self,
+        chosen: Choice,
+        votes: Feedback,
+        phi: Features,
+        features: Encodes | None,
+        labels: Labels,
+        base: Pretrained,
+        folder: Path,
+        out: Path,
+        key: str,
     ) -> Policy:
         network, form = base.load()
         rows = self._rows(labels.candidates, form, network)
@@ -179,8 +206,26 @@ class DPO:
         module = scoring.Scorer(model)
         run = Training(module, model, form, self.loop, self.learning_rate, self.steps, self.seed, folder, key, title)
         reference = self._reference(run, rows, labels, out / "reference", base.fingerprint())
-        state = State(**{k: v.numpy() for k, v in run.state.items()}) if run.state else State.start(labels)
+        seen_of = run.state.get("groups")
+        state = State(**{k: v.numpy() for k, v in seen_of.items()}) if seen_of else State.start(labels)
+        look, caveats = None, chosen.caveats
+        if self.guard is not None and features is not None:
+            if run.accelerator.distributed_type in ("FSDP", "DEEPSPEED"):
+                raise InputError("a guard writes with the whole model in each process; use MULTI_GPU, or no guard.")
+            room = self.max_prompt_tokens, self.max_response_tokens
+            look = Look.of(self.guard, chosen, votes, phi, features, labels, form, room, self.seed)
+            labels = look.asks(last(run.history))
         for step in run.steps():
+            guarded = {}
+            if look is not None and step % look.monitor.guard.every == 0:
+                verdict = look(run, step)
+                if verdict.stop is not None:
+                    caveats += (run.stopped(verdict.stop),)
+                    break
+                if not (verdict.passed and step):
+                    run.keep()
+                guarded = verdict.metrics
+                labels = look.asks(guarded)
             slates = labels.draw(self.seed, step, self.batch * self.loop.accumulation, self.slate)
             told = []
             for k in run.parts():
@@ -203,13 +248,13 @@ class DPO:
             norm = run.apply(self.loss.curvature(self.beta))
             if run.wants_samples(step):
                 self._samples(run, labels.candidates, step)
-            record = run.means(told)
+            record = run.means(told) | guarded
             if self.reweigh is not None:
                 record |= self._shown(state, labels, slates)
                 loss = np.array([record.get(f"loss/{name}", 0.0) for name in labels.groups])
                 pace = self.loop.rate(step, self.steps)
                 state = self.reweigh.update(state, labels, slates.candidates, loss, pace)
-                run.state = {k: torch.from_numpy(v) for k, v in vars(state).items()}
+                run.state["groups"] = {k: torch.from_numpy(v) for k, v in vars(state).items()}
             used = [rows[i] for i in slates.candidates[slates.candidates >= 0]]
             tokens = sum(len(r.prompt) + len(r.response) for r in used)
             cut = sum(r.cut for r in used) / len(used)
@@ -284,24 +329,12 @@ class DPO:
         weight = wanted.weight * of_group
         total = (weight * (loss + self.anchor * level)).sum(-1)
         with torch.no_grad():
-            score, label = (
-                self.beta * self.loss.reading().score(log_ratio),
-                (wanted.wins * torch.as_tensor(share).to(log_ratio)).sum(-1),
-            )
-            counts, apart = wanted.pairs, score[:, :, None] - score[:, None, :]
-            prefers = torch.sign(label - 0.5)
-            grown = wanted.share.double().logit(1e-12) / self.beta
-
-            def mean(values: Float[Tensor, "slate place place"]) -> Float[Tensor, " slate"]:
-                return torch.where(counts, values, 0).sum((1, 2)) / counts.sum((1, 2))
-
+            reward, label = self.beta * self.loss.reading().score(log_ratio), (wanted.wins * of_group).sum(-1)
             told = {
                 "loss": total.detach(),
                 "excess": (weight * (loss - least)).sum(-1),
-                "drift": losses.slate_mass(log_ratio, wanted.reference) - grown.mean(-1),
-                "accuracy": mean((1 + prefers * torch.sign(apart)) / 2),
-                "margin": mean(prefers * apart),
-                "target": mean(label.logit(1e-12).abs()),
+                "drift": losses.drift(log_ratio, wanted, self.beta),
+                **losses.agreement(reward, label, wanted.pairs),
                 "kl": losses.slate_kl(log_ratio, wanted.reference),
             }
             if mix is None and self.reweigh is not None:

@@ -54,8 +54,6 @@ from pluralign.policy.rollout import Part
 from pluralign.policy.training import Loop, Training, check_room, keep_inputs, main_first, seed_of
 from pluralign.types import Choice, Features, Feedback, LinearReward, Policy
 
-PATIENCE = 0.2  # by how much the price answers to a divergence off its target, per step; Ziegler et al. (2019) take .1
-
 
 @dataclass(frozen=True)
 class PPO:
@@ -228,8 +226,10 @@ class PPO:
                 verdict, total = self._guarded(run, monitor, scored, mine, prompts)
                 guarded = verdict.metrics
                 if verdict.stop is not None:
-                    caveats += (f"Training was stopped after step {step} by its guard: {verdict.stop}.",)
+                    caveats += (run.stopped(verdict.stop),)
                     break
+                if not (verdict.passed and step):
+                    run.keep()
 
             # 2. What the reference thinks of them; what the policy does, and its critic, is known in the first epoch.
             parts = []
@@ -260,8 +260,7 @@ class PPO:
             rewards.update(means)
             state["rewards"] = rewards.state()
             if self.kl_target is not None:
-                off = np.clip(record["kl"] / self.kl_target - 1, -0.2, 0.2)
-                state["price"] = max(chosen.beta, float(price * (1 + PATIENCE * off)))
+                state["price"] = losses.price(price, record["kl"], self.kl_target, chosen.beta)
             if self.reestimate and solve is not None:
                 chosen, moved = self._again(run, chosen, solve, scored.phi, log_ratio, step)
                 if moved is not None:
@@ -308,14 +307,15 @@ class PPO:
                 "use dtype float32."
             )
         with torch.no_grad():
-            off = ((seen.log_probs - part.old).exp() - 1).abs() > self.clip
-            told = {"clipped": (off & mask).sum(-1) / mask.sum(-1), "loss": loss.detach() / self.max_response_tokens}
+            told = {
+                "clipped": losses.left(seen.log_probs, part.old, mask, self.clip),
+                "loss": loss.detach() / self.max_response_tokens,
+            }
         if isinstance(self.baseline, Critic):
             assert seen.values is not None and part.value is not None and part.target is not None
             value = losses.value_loss(seen.values, part.value, part.target, mask, self.baseline.clip)
-            target, missed = part.target[mask], (part.target - part.value)[mask]
             told["value_loss"] = value.detach() / self.max_response_tokens
-            told["explained"] = (1 - missed.var() / target.var().clamp(min=1e-12))[None]
+            told["explained"] = losses.explained(part.value, part.target, mask)[None]
             loss = loss + self.baseline.weight * value
         return loss / self.max_response_tokens, told
 

@@ -222,6 +222,20 @@ class Training:
         total, count = self.state.get("average", ([torch.zeros_like(p) for p in now], 0))
         self.state["average"] = ([a.to(b.device) + b for a, b in zip(total, now, strict=True)], count + 1)
 
+    def keep(self) -> None:
+        """Remember what trains as it is now, in the checkpoint too, for `stopped`."""
+        self.state["kept"] = len(self.history), [p.detach().clone() for p in self.trainable]
+
+    def stopped(self, why: str) -> str:
+        """Take up what was kept last, in place of any average, and return what is to be said of it."""
+        step, values = self.state["kept"]
+        with torch.no_grad():
+            for parameter, value in zip(self.trainable, values, strict=True):
+                parameter.copy_(value)
+        self.state.pop("average", None)
+        kept = f"as it was after step {step}, before that" if step else "untrained: no later look was within the limits"
+        return f"Training was stopped after step {len(self.history)} by its guard: {why}. The adapter is {kept}."
+
     def log(self, tokens: int, record: dict[str, float], shown: Sequence[str] = ()) -> None:
         """End a step: keep its record, show it, and write a checkpoint when one is due.
 

@@ -5,13 +5,16 @@ import pytest
 import torch
 from datasets import Dataset
 from scipy.special import logsumexp
+from transformers import LlamaConfig, LlamaForCausalLM
 
-from pluralign.policy import Scratch, resolve
-from pluralign.policy.models import Pretrained
+from pluralign.policy import Scratch, resolve, scoring
+from pluralign.policy.models import Pretrained, _words
+from pluralign.policy.text import Format
 from pluralign.types import Certificate, Choice, Choices, Features, Feedback, Grades, Utilities
 
 ANIMALS = ("cat", "dog", "fish")
 RESPONSES = ("it sleeps", "it runs , and runs", "no", "we love it", "")
+WORDS = ("red", "green", "blue")
 
 
 def make_feedback(prompts, responses) -> Feedback:
@@ -57,3 +60,45 @@ def by_hand(network, row, temperature=1.0) -> float:
         logits = network(input_ids=torch.tensor([row.prompt + row.response])).logits[0].double().numpy() / temperature
     start = len(row.prompt) - 1
     return sum(float(logits[start + k, token] - logsumexp(logits[start + k])) for k, token in enumerate(row.response))
+
+
+class Indicators:
+    """One feature per word, none for any other text."""
+
+    def encode_texts(self, prompts, responses, like):
+        return np.array([[float(y == word) for word in WORDS] for y in responses]).reshape(-1, 3)
+
+
+@pytest.fixture(scope="session")
+def colours():
+    votes = make_feedback(["which colour ?"], [WORDS])
+    return votes, Features(np.eye(3), votes.prompt_id, WORDS, np.zeros(3), np.eye(3), {})
+
+
+@pytest.fixture(scope="session")
+def writer(colours, tmp_path_factory):
+    """A language model that names one of three colours, each about as often.
+
+    Its output layer is random and stays so: with words that were always alike, one that is trained makes their rows
+    alike, and then no adapter below it can tell them apart.
+    """
+    prompt, folder = colours[0].items["prompt"][0], tmp_path_factory.mktemp("writer")
+    tokenizer = _words([prompt, *WORDS])
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=64, bos_token_id=1, eos_token_id=2, pad_token_id=0, initializer_range=0.3,
+    )  # fmt: skip
+    form = Format.of(tokenizer)
+    rows = [form.row(form.prompt(prompt, 64), word, 8) for word in WORDS]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(config)
+        model.lm_head.weight.requires_grad_(False)
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-3)
+        for _ in range(150):
+            optimizer.zero_grad()
+            (-scoring.log_probs(model, rows).mean()).backward()
+            optimizer.step()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return Pretrained(str(folder))

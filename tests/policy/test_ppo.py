@@ -6,60 +6,13 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from pluralign import choice
 from pluralign.errors import InputError, TrainError
-from pluralign.policy import PPO, Guard, Loop, Lora, Pretrained, Term, ppo, rollout, scoring
+from pluralign.policy import PPO, Guard, Loop, Lora, Pretrained, Term, critic, ppo, rollout
 from pluralign.policy.losses import Critic, Normalised
-from pluralign.policy.models import _words
-from pluralign.policy.text import Format
 from pluralign.types import Features, Linear, Utilities
-from tests.policy.conftest import by_hand, make_feedback
-
-WORDS = ("red", "green", "blue")
-
-
-class Indicators:
-    """One feature per word, none for any other text."""
-
-    def encode_texts(self, prompts, responses, like):
-        return np.array([[float(y == word) for word in WORDS] for y in responses]).reshape(-1, 3)
-
-
-@pytest.fixture(scope="module")
-def colours():
-    votes = make_feedback(["which colour ?"], [WORDS])
-    return votes, Features(np.eye(3), votes.prompt_id, WORDS, np.zeros(3), np.eye(3), {})
-
-
-@pytest.fixture(scope="module")
-def writer(colours, tmp_path_factory):
-    """A language model that names one of three colours, each about as often.
-
-    Its output layer is random and stays so: with words that were always alike, one that is trained makes their rows
-    alike, and then no adapter below it can tell them apart.
-    """
-    prompt, folder = colours[0].items["prompt"][0], tmp_path_factory.mktemp("writer")
-    tokenizer = _words([prompt, *WORDS])
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
-        max_position_embeddings=64, bos_token_id=1, eos_token_id=2, pad_token_id=0, initializer_range=0.3,
-    )  # fmt: skip
-    form = Format.of(tokenizer)
-    rows = [form.row(form.prompt(prompt, 64), word, 8) for word in WORDS]
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = LlamaForCausalLM(config)
-        model.lm_head.weight.requires_grad_(False)
-        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-3)
-        for _ in range(150):
-            optimizer.zero_grad()
-            (-scoring.log_probs(model, rows).mean()).backward()
-            optimizer.step()
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return Pretrained(str(folder))
+from tests.policy.conftest import WORDS, Indicators, by_hand, make_feedback
 
 
 def table(rewards, reference=(1 / 3, 1 / 3, 1 / 3)) -> Utilities:
@@ -262,13 +215,16 @@ def test_a_killed_run_goes_on_where_it_was(writer, colours, tmp_path, monkeypatc
 
 def test_the_value_head_is_kept_with_the_adapter(writer, colours, tmp_path):
     policy = trained(writer, colours, tmp_path, FIRST, **(quick | {"baseline": Critic()}))
-    head = load_file(policy.adapter / "value_head.safetensors")
-    assert head["weight"].shape == (1, 32)
-    assert head["weight"].abs().max() > 0
+    head, kept = critic.load_head(policy.adapter), load_file(policy.adapter / "value_head.safetensors")
+    assert head.weight.shape == (1, 32)
+    assert head.weight.abs().max() > 0
+    assert all(torch.equal(value, kept[name]) for name, value in head.state_dict().items())
     network = PeftModel.from_pretrained(writer.load()[0], str(policy.adapter))  # and plain peft does not mind
     assert network.peft_config["default"].r == 4
     plain = trained(writer, colours, tmp_path / "plain", FIRST, **quick)
     assert not (plain.adapter / "value_head.safetensors").exists()
+    with pytest.raises(InputError, match="holds no value head"):
+        critic.load_head(plain.adapter)
 
 
 def test_the_price_rises_while_the_policy_is_too_far_away(writer, colours, tmp_path):

@@ -1,8 +1,9 @@
 """Guard rails of training: what the policy's responses look like to a posterior that knows how little it knows.
 
 A proxy reward that is optimised long enough rises where it is wrong (Gao, Schulman and Hilton 2022). The proxy cannot
-tell, but the posterior behind it can: its draws part, and features leave the data. The monitor watches both at every
-step, and a guard says what is too much and what then happens. Each step it tells, means over the step's responses:
+tell, but the posterior behind it can: its draws part, and features leave the data. The monitor watches both, online at
+every step, offline at every so-manyth, when the policy writes for it; and a guard says what is too much and what then
+happens. At each look it tells, means over the look's responses:
 
 - `guard/proxy`: the rule's reward, less that of what the reference writes on the same prompt, in units of welfare.
 - `guard/lower`: its lower bound, `mean - k sd` over posterior draws, response by response.
@@ -13,8 +14,8 @@ step, and a guard says what is too much and what then happens. Each step it tell
   but for few draws; absent if no prompt has two different responses.
 - `guard/leverage`: share of responses that are farther from the data than 99 % of the candidates are; about 0.01 for
   responses like the candidates.
-- `guard/strikes`: steps in a row in which a limit was passed.
-- `guard/caution`: standard deviations that are subtracted from the reward of the next step.
+- `guard/strikes`: looks in a row in which a limit was passed.
+- `guard/caution`: standard deviations that are subtracted from the reward from then on.
 - `guard/best`: the best that `guard/lower` was.
 """
 
@@ -26,6 +27,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from pluralign.errors import InputError
+from pluralign.policy.rewards.leverage import as_new, directions, distance, square
 from pluralign.types import CautiousReward, Choice, Feedback, Linear, LinearReward
 
 QUANTILE = 0.99  # of the candidates' leverage, beyond which a response is far from the data
@@ -35,13 +37,16 @@ MORE = 0.5  # standard deviations by which caution rises at a time
 
 @dataclass(frozen=True)
 class Guard:
-    """Limits to training, and what happens when one is passed in `patience` steps in a row.
+    """Limits to training, and what happens when one is passed in `patience` looks in a row.
 
-    - `stop`: training ends, and the policy says why.
-    - `caution`: half a standard deviation more is subtracted from each response's reward, from then on.
+    - `stop`: training ends, the adapter goes back to what it was at the last look before the limit was passed, and the
+      policy says why.
+    - `caution`: half a standard deviation more is subtracted from each response's reward, from then on; offline from
+      each candidate's, of which labels are made.
     - `fallback`: responses teach nothing until all limits hold again, so that only the divergence from the reference
       acts and the policy goes back to it. And whatever the limits say, a response farther from the data than 99 % of
-      the candidates never teaches anything: the posterior does not know what it is worth.
+      the candidates never teaches anything: the posterior does not know what it is worth. Offline, where only
+      candidates teach, labels are those of the reference until the limits hold.
 
     Args:
         kl: at most so many nats per response from the reference.
@@ -52,9 +57,10 @@ class Guard:
             responses is noisy, so leave room.
         action: what happens.
         k: standard deviations over draws from the mean to the lower bound.
-        patience: steps in a row.
+        patience: looks in a row.
         ridge: added to the data's spread in every direction, as a share of its mean, so that directions in which the
             candidates happen not to differ count as far, not as infinitely far.
+        every: steps from look to look offline, where the policy has to write for each; online every step is one.
     """
 
     kl: float | None = None
@@ -66,6 +72,7 @@ class Guard:
     k: float = 2.0
     patience: int = 3
     ridge: float = 0.01
+    every: int = 10
     kind: Literal["guard"] = "guard"
 
     def __post_init__(self):
@@ -73,8 +80,9 @@ class Guard:
             value = getattr(self, name)
             if value is not None and not (np.isfinite(value) and value >= 0):
                 raise InputError(f"guard.{name} is {value}; it must be finite and not negative.")
-        if self.patience < 1:
-            raise InputError(f"guard.patience is {self.patience}; it must be at least 1.")
+        for name in ("patience", "every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"guard.{name} is {getattr(self, name)}; it must be at least 1.")
         if not self.limits and self.action != "fallback":
             raise InputError(
                 f"the guard has no limit, so it would never {self.action}; set kl, leverage, disagreement, gap or drop."
@@ -89,13 +97,13 @@ class Guard:
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
-    """What a monitor says of the responses of one step.
+    """What a monitor says of the responses of one look.
 
     Attributes:
         metrics: `guard/...`, for the record of the step; the next call reads them from there.
         counts: whether a response may teach what its reward says; False: its advantage is to be 0.
         penalty: to be subtracted from the rewards, in units of welfare.
-        passed: names of the limits that were passed in this step.
+        passed: names of the limits that were passed.
         stop: why training must end; None: it goes on.
     """
 
@@ -156,16 +164,16 @@ class Monitor:
         own = np.einsum("xy,xyf->xf", reference, phi)
         folds, size = np.arange(len(phi)) % FOLDS, (reference > 0).sum(1)
         pairs = np.bincount(folds, size * (size - 1) / 2, FOLDS)
-        square = np.array([_square(phi[folds == k], reference[folds == k] > 0) for k in range(FOLDS)])
-        if not square.any():
+        squares = np.array([square(phi[folds == k], reference[folds == k] > 0) for k in range(FOLDS)])
+        if not squares.any():
             raise InputError("no prompt has two candidates that differ, so nothing tells what is near the data.")
         leverages = []
         for k in range(FOLDS):
             others = np.arange(FOLDS) != k
-            if not square[others].any():  # one prompt only: it has to be measured by itself
+            if not squares[others].any():  # one prompt only: it has to be measured by itself
                 others[:] = True
-            known = _directions(square[others].sum(0) / pairs[others].sum(), guard.ridge)
-            leverages.append(_leverage(_as_new(phi[folds == k], reference[folds == k]), *known))
+            known = directions(squares[others].sum(0) / pairs[others].sum(), guard.ridge)
+            leverages.append(distance(as_new(phi[folds == k], reference[folds == k]), *known))
         far = float(np.quantile(np.concatenate(leverages), QUANTILE, method="higher"))
         if not np.isfinite(far):
             raise InputError(
@@ -176,7 +184,7 @@ class Monitor:
         places = {name: i for i, name in reversed(list(enumerate(names)))}  # of equal texts the first stands
         reward = chosen.reward or LinearReward(weights.mean(0))
         origins = np.vstack([own, own.mean(0)])
-        known = _directions(square.sum(0) / pairs.sum(), guard.ridge)
+        known = directions(squares.sum(0) / pairs.sum(), guard.ridge)
         return cls(guard, reward, weights, places, origins, *known, far)
 
     def leverage(self, away: Float[np.ndarray, "response feature"]) -> Float[np.ndarray, " response"]:
@@ -185,7 +193,16 @@ class Monitor:
         `h(x) = x' (S + ridge I)^+ x / rank(S)`, with `S` the mean of `(phi_i - phi_j) (phi_i - phi_j)'` over pairs of
         candidates of one prompt. Without a ridge its mean over these pairs is 1.
         """
-        return _leverage(away, self.whiten, self.beyond)
+        return distance(away, self.whiten, self.beyond)
+
+    def doubt(
+        self, phi: Float[np.ndarray, "response feature"], prompts: Sequence[Hashable]
+    ) -> Float[np.ndarray, " response"]:
+        """Return the standard deviation over draws of what responses gain; arguments are those of a call."""
+        return (self.weights @ (phi - self._against(prompts)).T).std(0)
+
+    def _against(self, prompts: Sequence[Hashable]) -> Float[np.ndarray, "response feature"]:
+        return self.origins[[self.places.get(name, -1) for name in prompts]]
 
     def __call__(
         self,
@@ -201,7 +218,7 @@ class Monitor:
             prompts: the prompt of each, as the monitor was made (text or row); one that it does not know is measured
                 from the mean over all prompts.
             log_ratio: `log(pi / pi_ref)` of each; None: the `kl` of `last`, for loops that know it only afterwards.
-            last: record of the step before, with `guard/...` and `kl`; None or empty: this is the first.
+            last: record of the look before, with `guard/...` and `kl`; None or empty: this is the first.
 
         Raises:
             InputError: a number is not finite; disagreement is limited, and no prompt has two different responses.
@@ -213,7 +230,7 @@ class Monitor:
             )
         if not np.isfinite(phi).all() or not (log_ratio is None or np.isfinite(log_ratio).all()):
             raise InputError("a feature or log-ratio of a response is not finite, so nothing can be said of it.")
-        against = self.origins[[self.places.get(name, -1) for name in prompts]]
+        against = self._against(prompts)
         away = phi - against
         if isinstance(self.reward, CautiousReward):
             proxy = float(self.reward.score(phi, against).mean())
@@ -250,7 +267,7 @@ class Monitor:
             more, strikes = MORE, 0.0
         elif acts:
             told = ", ".join(f"{name} is {seen[name]:.4g}, above its limit {limits[name]:.4g}" for name in passed)
-            stop = f"{told}; a limit was passed in {strikes:.0f} steps in a row (proxy {proxy:.4g}, lower {lower:.4g})"
+            stop = f"{told}; a limit was passed in {strikes:.0f} looks in a row (proxy {proxy:.4g}, lower {lower:.4g})"
         numbers = seen | {"proxy": proxy, "lower": lower, "strikes": strikes, "caution": caution + more}
         numbers["best"] = max(best, lower)
         metrics = {f"guard/{name}": float(value) for name, value in numbers.items()}
@@ -275,54 +292,6 @@ def _first(chosen: Choice) -> list[int]:
     item = np.asarray(chosen.utilities.item)
     on = (chosen.utilities.reference > 0).argmax(1)
     return [int(i) for i in item[np.arange(len(item)), on]]
-
-
-def _square(
-    phi: Float[np.ndarray, "prompt candidate feature"], on: Bool[np.ndarray, "prompt candidate"]
-) -> Float[np.ndarray, "feature feature"]:
-    """Return the sum of `d d'` over pairs of candidates of one prompt.
-
-    `sum_{i<j} (x_i - x_j) (x_i - x_j)' = n sum_i c_i c_i'` with `c_i` the distance from the mean of the n.
-    """
-    n = on.sum(1)
-    mean = np.einsum("xy,xyf->xf", on, phi) / n[:, None]
-    rows = ((phi - mean[:, None]) * np.sqrt(n)[:, None, None])[on]
-    return rows.T @ rows
-
-
-def _as_new(
-    phi: Float[np.ndarray, "prompt candidate feature"], reference: Float[np.ndarray, "prompt candidate"]
-) -> Float[np.ndarray, "row feature"]:
-    """Return candidates less what the reference writes, as far as a new response of the same kind would be.
-
-    A candidate is part of the mean that it is measured from, so it is nearer. If candidates are independent draws, the
-    squared distance from the mean with weights rho is `1 - 2 rho_i + sum rho^2` variances, and that of a new one
-    `1 + sum rho^2`.
-    """
-    x, y = np.nonzero((reference > 0) & (reference < 1))
-    square = (reference**2).sum(1)[x]
-    own = np.einsum("xy,xyf->xf", reference, phi)
-    return (phi[x, y] - own[x]) * np.sqrt((1 + square) / (1 - 2 * reference[x, y] + square))[:, None]
-
-
-def _directions(
-    spread: Float[np.ndarray, "feature feature"], ridge: float
-) -> tuple[Float[np.ndarray, "feature direction"], Float[np.ndarray, "feature unknown"]]:
-    """Return directions scaled to add up to the leverage, and those in which it is infinite."""
-    value, vector = np.linalg.eigh(spread)
-    told = value > value.max() * len(value) * np.finfo(np.float64).eps * 10
-    value = np.where(told, value, 0) + ridge * value[told].mean()
-    held = value > 0
-    return vector[:, held] / np.sqrt(value[held] * told.sum()), vector[:, ~held]
-
-
-def _leverage(
-    away: Float[np.ndarray, "row feature"],
-    whiten: Float[np.ndarray, "feature direction"],
-    beyond: Float[np.ndarray, "feature unknown"],
-) -> Float[np.ndarray, " row"]:
-    leaves = ((away @ beyond) ** 2).sum(1) > 1e-12 * (away**2).sum(1)  # more than rounding
-    return np.where(leaves, np.inf, ((away @ whiten) ** 2).sum(1))
 
 
 def _disagreement(values: Float[np.ndarray, "draw response"], prompts: Sequence[Hashable]) -> float:

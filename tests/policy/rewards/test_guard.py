@@ -235,10 +235,10 @@ def test_a_proxy_that_rises_while_the_lower_bound_falls_is_caught_at_the_right_s
         np.testing.assert_allclose([r["guard/lower"] for r in records], -np.arange(12), atol=1e-9)
         assert [t for t, v in enumerate(verdicts) if v.passed] == list(range(first, 12))
         stopped = [t for t, v in enumerate(verdicts) if v.stop]
-        assert stopped[0] == first + 1  # the second step in a row
+        assert stopped[0] == first + 1  # the second look in a row
         message = verdicts[first + 1].stop
         assert next(iter(limit)) in message or "drop" in message
-        assert "2 steps in a row" in message
+        assert "2 looks in a row" in message
 
 
 def test_a_proxy_that_the_posterior_is_sure_of_is_left_alone():
