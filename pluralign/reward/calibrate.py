@@ -96,6 +96,9 @@ def calibrate(
     quantity's ranks are compared with uniform ones by the largest deviation of their distribution function, in
     binomial tail probabilities (Saeilynoja, Buerkner and Vehtari 2022, section 2); its p value is simulated.
 
+    Uniform ranks are an average over communities from the prior. In one whose people differ more than it expects, the
+    intervals of single annotators cover less often: they are drawn towards the others too much.
+
     Components of a mixture have no names, directions no sign: the truth is put among the draws in a random place, and
     `canonical` names them all at once, which treats truth and draws alike.
 
