@@ -6,7 +6,7 @@ annotators. Here entries are taken together, and it takes about 20 times less.
 
 import numpy as np
 from jaxtyping import Float, Shaped
-from scipy import fft
+from scipy.fft import next_fast_len
 from scipy.special import ndtri
 from scipy.stats import rankdata
 
@@ -72,9 +72,9 @@ def effective(x: Chains) -> Float[np.ndarray, " entry"]:
     size = chains * draws
     still = np.ptp(x, (1, 2)) < np.finfo(float).resolution
     off = x - x.mean(2, keepdims=True)
-    length = fft.next_fast_len(2 * draws, real=True)
-    spectrum = fft.rfft(off, length)
-    covariance = fft.irfft((spectrum * spectrum.conj()).real.mean(1), length)[:, :draws] / draws
+    length = next_fast_len(2 * draws, real=True)
+    spectrum = np.fft.rfft(off, length)
+    covariance = np.fft.irfft((spectrum * spectrum.conj()).real.mean(1), length)[:, :draws] / draws
     within = covariance[:, :1] * draws / (draws - 1)
     total = covariance[:, :1] + x.mean(2).var(1, ddof=1)[:, None]
     with np.errstate(invalid="ignore"):

@@ -1,5 +1,7 @@
 """R-hat and effective sample sizes of many quantities at once, against ArviZ's of one after the other."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from arviz_stats.base.array import array_stats
@@ -7,7 +9,7 @@ from scipy.signal import lfilter
 
 from pluralign.reward import effective
 
-AXES = {"chain_axis": 0, "draw_axis": 1}
+AXES: Any = {"chain_axis": 0, "draw_axis": 1}
 
 
 def slow(rng, chains, draws, entries):
