@@ -159,8 +159,8 @@ def _leaving(
     found = milp(
         np.append(-1.0, np.zeros(kinds + size)),
         integrality=np.repeat([0, 1, 0], [1, kinds, size]),
-        bounds=Bounds(np.append(-1.0, np.zeros(kinds + size)), 1),
-        constraints=LinearConstraint(table, lb=np.concatenate([has - free, [0, 1]])),
+        bounds=Bounds(0, 1),  # all together can have what they have
+        constraints=LinearConstraint(table, lb=np.concatenate([has - free, [0, 1]])),  # pyright: ignore[reportArgumentType]
         options={"mip_rel_gap": 0.0, "time_limit": SECONDS},
     )
     if found.status != 0:
