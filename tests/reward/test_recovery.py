@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pluralign import reward
+from pluralign.reward.together import fit_together
 
 
 def team_means(weights, team):
@@ -49,18 +50,21 @@ def test_the_position_bonus_is_found(hierarchical):
 @pytest.mark.filterwarnings("ignore::pluralign.errors.ConvergenceWarning")  # one annotator's lapse may mix slowly
 def test_intervals_of_team_means_cover_the_truth(simulation):
     """Nine in ten should; a pooled model, sure that everyone wants the same, misses most of them."""
-    inference, covered = reward.NUTS(warmup=400), []
-    for seed in range(3):
-        world = simulation.simulate(100 + seed, annotators=20, judgements=30, features=3)
-        truth = team_means(world.weights, world.team)
-        draws = reward.Hierarchical(group="team").fit(world.votes, world.phi, inference=inference, seed=seed).weights
-        low, high = np.quantile(team_means(draws[:, :, 0], world.team), [0.05, 0.95], axis=0)
-        covered.append((low < truth) & (truth < high))
+    worlds = [simulation.simulate(100 + seed, annotators=20, judgements=30, features=3) for seed in range(3)]
+    votes, phi = [world.votes for world in worlds], [world.phi for world in worlds]
+    inference = reward.NUTS(draws=250, warmup=250)
+
+    def covered(population, per_team):
+        found = []
+        for world, posterior in zip(worlds, fit_together(population, votes, phi, inference=inference), strict=True):
+            truth, draws = team_means(world.weights, world.team), posterior.weights[:, :, 0]
+            low, high = np.quantile(team_means(draws, world.team) if per_team else draws, [0.05, 0.95], axis=0)
+            found.append((low < truth) & (truth < high))
+        return np.array(found)
+
     # 18 intervals: 12 or fewer hits at nine in ten each happen once in 150 tries.
-    assert np.sum(covered) >= 13
-    draws = reward.Pooled(response=reward.PLAIN).fit(world.votes, world.phi, inference=inference, seed=0).weights
-    low, high = np.quantile(draws[:, 0, 0], [0.05, 0.95], axis=0)
-    assert np.mean((low < truth) & (truth < high)) <= 0.5
+    assert covered(reward.Hierarchical(group="team"), True).sum() >= 13
+    assert covered(reward.Pooled(response=reward.PLAIN), False).mean() <= 0.5
 
 
 def test_an_annotator_without_judgements_is_a_voter_of_whom_the_population_is_known(world, simulation):
