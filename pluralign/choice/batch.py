@@ -124,6 +124,8 @@ def ascend(look: Look, start: Lotteries, reference: Lotteries) -> Ends:
         fine = NEAR * np.minimum(upper[rows] - lower[rows], 1.0)
         board.weight[rows], lottery[rows], bound = least(board.cut[rows], board.weight[rows], reference[rows], fine)
         upper[rows] = np.minimum(upper[rows], bound)
+    else:
+        value[rows] = cut(rows, lottery[rows])
     return Ends(lottery, value, lower, upper, board.made)
 
 
