@@ -58,7 +58,7 @@ class ItemEffects:
         told = jnp.broadcast_to(0.1 * layout.exposure[:, None, None], shape)
         with numpyro.plate_stack("items", shape):
             factor = numpyro.deterministic("item_factor", scattered("item_factor", 0.0, spread, told))
-        with numpyro.plate_stack("places", [layout.annotators, self.factors]):
+        with numpyro.plate("annotator", layout.annotators, dim=-2), numpyro.plate("factor", self.factors, dim=-1):
             place = numpyro.deterministic("place", numpyro.sample("place_of_items_z", dist.Normal(0, 1)))
         return {"quality": quality, "factor": factor, "place": place}
 

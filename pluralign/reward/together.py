@@ -39,11 +39,11 @@ def fit_together(
         population: of each.
         votes: as many annotators, judgements by each of them and features in all of them.
         phi: features of the items of each.
-        inference: NUTS, or SVI with independent normals (`rank=None`).
+        inference: NUTS, or SVI with independent normals.
         seed: of the draws.
 
     Raises:
-        InputError: the feedbacks differ in shape, or the inference is an SVI with a rank.
+        InputError: the feedbacks differ in shape, or the inference is an SVI with correlations.
         FitError: the draws are not finite.
     """
     judged = [Judgements.read(v, f) for v, f in zip(votes, phi, strict=True)]
@@ -66,15 +66,18 @@ def sample_together(
     Args:
         population: of each.
         layouts: of one shape.
-        inference: NUTS, or SVI with independent normals (`rank=None`).
+        inference: NUTS, or SVI with independent normals.
         seed: of the draws.
 
     Raises:
-        InputError: the layouts differ in shape, or the inference is an SVI with a rank.
+        InputError: the layouts differ in shape, or the inference is an SVI with correlations.
         FitError: the draws are not finite.
     """
-    if isinstance(inference, SVI) and inference.rank is not None:
-        raise InputError(f"rank is {inference.rank}; feedbacks are fitted together by independent normals, rank none.")
+    if isinstance(inference, SVI) and (inference.joint or inference.rank is not None):
+        raise InputError(
+            f"rank is {inference.rank} and joint {inference.joint}; feedbacks are fitted together by independent "
+            "normals: rank none, joint false."
+        )
     stack = _Stack.of(layouts)
     potential = lambda z, data: util.potential_energy(partial(population.model, stack.layout(data)), (), {}, z)  # noqa: E731
     one = partial(population.model, layouts[0])

@@ -177,6 +177,30 @@ def test_a_low_rank_approximation_sees_correlation_that_mean_field_does_not():
     np.testing.assert_allclose(narrow["a"].var(0), 0.19, atol=0.05)
 
 
+def test_a_joint_approximation_has_the_correlations_within_annotators():
+    """Two parts of a person, of which only the sum was seen: the posterior is normal and known in closed form."""
+    error, seen = np.array([0.5, 1.0, 2.0]), np.array([1.0, -1.0, 3.0])
+
+    def sums():
+        numpyro.sample("common", dist.Normal(0, 1).expand([4]).to_event(1))
+        with numpyro.plate("annotator", 3, dim=-2), numpyro.plate("part", 2, dim=-1):
+            part = numpyro.sample("a_part", dist.Normal(0, 1))
+        with numpyro.plate("annotator", 3):
+            other = numpyro.sample("z_other", dist.Normal(0, 1))
+            numpyro.sample("seen", dist.Normal(part.sum(-1) + other, error), obs=seen)
+
+    joint, report = reward.SVI(steps=3000, joint=True, draws=4000).infer(sums, seed=0)
+    assert "jointly normal" in report.method and report.converged
+    apart, _ = reward.SVI(steps=3000, draws=4000).infer(sums, seed=0)
+    np.testing.assert_allclose(joint["common"].std(0), 1, atol=0.1)
+    for a in range(3):
+        exact = np.linalg.inv(np.eye(3) + np.ones((3, 3)) / error[a] ** 2)
+        own, narrow = (np.column_stack([d["a_part"][:, a], d["z_other"][:, a]]) for d in (joint, apart))
+        np.testing.assert_allclose(np.cov(own.T), exact, atol=0.08)
+        np.testing.assert_allclose(own.mean(0), exact.sum(1) * seen[a] / error[a] ** 2, atol=0.1)
+        assert abs(np.cov(narrow.T)[0, 1]) < 0.03 < abs(exact[0, 1])
+
+
 def test_fits_are_deterministic_and_leave_no_global_trace():
     a, b, c = (reward.SVI(steps=500, draws=20).infer(gaussian, seed=s)[0]["a"] for s in (1, 1, 2))
     np.testing.assert_array_equal(a, b)

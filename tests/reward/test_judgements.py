@@ -84,6 +84,7 @@ def test_features_of_other_items_are_refused(world, simulation):
         (lambda: reward.NUTS(target_accept=1.0), "target_accept is 1.0"),
         (lambda: reward.SVI(learning_rate=0.0), "learning_rate is 0.0"),
         (lambda: reward.SVI(rank=0), "rank is 0"),
+        (lambda: reward.SVI(rank=2, joint=True), "rank is 2 and joint"),
     ],
 )
 def test_hyperparameters_out_of_range_are_named(make, message):
