@@ -85,10 +85,10 @@ class Compare:
 
     def __call__(self, overrides: dict[str, str]) -> None:
         """Carry the command out."""
-        from pluralign import pipeline
+        from pluralign import comparison
 
         _refuse(overrides)
-        found = pipeline.compare(self.run, self.rules, self.enough, self.out)
+        found = comparison.compare(self.run, self.rules, self.enough, self.out)
         console.print(found)
         console.print(f"Figure: [bold]{found.figures[0]}[/bold]  (every number: {found.json})")
 

@@ -8,10 +8,10 @@ stages that depend on it, and a run that was killed goes on at the stage where i
 
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -19,7 +19,7 @@ from rich.console import Console
 
 from pluralign import __version__, artifacts, choice, config, features, feedback, policy, report, reward
 from pluralign.config import Experiment, Rule
-from pluralign.errors import ConvergenceWarning, InputError, PluralignError
+from pluralign.errors import ConvergenceWarning
 from pluralign.types import (
     Choice,
     Decisions,
@@ -102,9 +102,9 @@ def run(experiment: Experiment, out: str | Path, console: Console | None = None)
     for score in scores.scores:
         console.print(f"  {score.model:<24} held-out log loss {score.log_loss:.4f} ± {score.stderr:.4f}")
 
-    seen, unseen = _split_prompts(votes, e.sampling.prompts, e.seed)
+    seen, unseen = split_prompts(votes, e.sampling.prompts, e.seed)
     key = artifacts.digest(key, e.scale, e.draws, [int(p) for p in seen], e.objectives)
-    utilities, constraints = _problem(e, posterior, votes, phi, seen)
+    utilities, constraints = problem(e, posterior, votes, phi, seen)
     if votes.truth is not None and votes.truth.features == phi.names:
         true = _truth(votes.truth, votes)
         stages.run("truth", Utilities, key, lambda: choice.utilities(true, phi, scale=e.scale, prompts=seen))
@@ -113,7 +113,7 @@ def run(experiment: Experiment, out: str | Path, console: Console | None = None)
             f"choices/{rule.name}",
             Choice,
             artifacts.digest(key, rule, e.risk, e.beta, e.constraints, e.scope, e.groups if e.constraints else None),
-            lambda rule=rule: _choose(e, rule, utilities, constraints),
+            lambda rule=rule: choose(e, rule, utilities, constraints),
         )
         for rule in e.rules
     }
@@ -135,62 +135,7 @@ def run(experiment: Experiment, out: str | Path, console: Console | None = None)
     return report.write(folder, groups=e.groups)
 
 
-def compare(
-    run_folder: str | Path,
-    rules: Literal["all", "experiment"] = "all",
-    enough: float | None = None,
-    out: str | Path | None = None,
-) -> report.Comparison:
-    """Return what every rule makes of a finished run's posterior, and how sure that is, as tables and a figure.
-
-    Args:
-        run_folder: of the run.
-        rules: those of the experiment, or these and every rule that has no number to be set.
-        enough: the data decide on a prompt if some candidate wins with at least this probability; None: as the run.
-        out: folder for `compare.json`, `compare.svg` and `compare.png`; None: the run's.
-
-    Raises:
-        InputError: the folder holds no finished posterior, or `enough` is not in (0, 1].
-    """
-    folder = Path(run_folder)
-    needed = ("experiment.yaml", *(f"{part}/{artifacts.MANIFEST}" for part in ("feedback", "features", "posterior")))
-    if not all((folder / name).exists() for name in needed):
-        raise InputError(
-            f"{folder} holds no finished posterior; give the folder that `pluralign run` wrote, such as "
-            "runs/quickstart, once its posterior is there (run it again, it goes on where it was)."
-        )
-    e = config.load(folder / "experiment.yaml")
-    votes = artifacts.load(folder / "feedback", Feedback)
-    posterior, phi = RewardPosterior.load(folder / "posterior"), artifacts.load(folder / "features", Features)
-    seen, _ = _split_prompts(votes, e.sampling.prompts, e.seed)
-    utilities, constraints = _problem(e, posterior, votes, phi, seen)
-    compared = _every_rule(e.rules) if rules == "all" else e.rules
-    groups = np.array(voter_groups(e, posterior, votes))
-    gains, reasons, lotteries = [], {}, {}
-    for rule in compared:
-        try:
-            chosen = _choose(e, rule, utilities, constraints)
-            gains += _gains(chosen, groups)
-            lotteries[rule.name] = chosen.lottery
-        except PluralignError as error:
-            reasons[rule.name] = str(error)
-    decided = choice.decisions(compared, utilities, e.enough if enough is None else enough, PATIENCE)
-    tables = {
-        "run": folder.resolve().name,
-        "rules": [rule.name for rule in compared],
-        "unit": utilities.scale,
-        "risk": e.risk.words,
-        "beta": e.beta,
-        "gains": gains,
-        "decisions": report.decisions(decided),
-        "demands": _met(constraints, utilities, lotteries, decided),
-        "reasons": reasons,
-        "caveats": utilities.caveats,
-    }
-    return report.compared(tables, folder if out is None else out)
-
-
-def _problem(
+def problem(
     e: Experiment, posterior: RewardPosterior, votes: Feedback, phi: Features, prompts: list[int]
 ) -> tuple[Utilities, tuple[choice.AbstractConstraint, ...]]:
     """Return the table that rules start from, and what it must give."""
@@ -210,7 +155,7 @@ def _problem(
     return table(e.scale, e.objectives), constraints
 
 
-def _choose(
+def choose(
     e: Experiment, rule: Rule, utilities: Utilities, constraints: tuple[choice.AbstractConstraint, ...]
 ) -> Choice:
     """Return what a rule chooses, in the experiment's scope and under its constraints."""
@@ -221,53 +166,6 @@ def _choose(
     return rule.choose(utilities, risk=e.risk, beta=e.beta)
 
 
-def _met(
-    constraints: tuple[choice.AbstractConstraint, ...],
-    utilities: Utilities,
-    lotteries: Mapping[str, np.ndarray],
-    decided: Decisions,
-) -> list[dict[str, Any]]:
-    """Return how surely every rule's lottery and decisions meet the experiment's demands, also rules that know none."""
-    if not constraints:
-        return []
-    asked = {
-        "lottery": lotteries,
-        "plug-in decision": {d.name: d.plug_in for d in decided.rules},
-        "decision in every draw": {d.name: d.shares for d in decided.rules},
-    }
-    rows = []
-    for what, by_rule in asked.items():
-        for rule, lottery in by_rule.items():
-            found = choice.met(lottery, utilities, constraints)
-            for demand, kept, chance in zip(found.names, found.kept, found.probability, strict=True):
-                rows.append({"rule": rule, "demand": demand, "of": what, "kept": kept, "probability": chance})
-    return rows
-
-
-def _every_rule(known: Sequence[Rule]) -> list[Rule]:
-    """Return these rules and all others that have no number to be set: no field but switches that are off."""
-    (union, *_), have = get_args(Rule), {rule.name for rule in known}
-    plain = [k for k in get_args(union) if all(f.name == "kind" or _off(f.default) for f in fields(k))]
-    return [*known, *(rule for rule in (kind() for kind in plain) if rule.name not in have)]
-
-
-def _off(default: Any) -> bool:
-    return default is None or default is False
-
-
-def _gains(chosen: Choice, groups: np.ndarray) -> list[dict[str, Any]]:
-    """Return what a choice gives to each group, and to everyone if there are several."""
-    several = [groups, np.full(len(groups), "everyone")] if len(set(groups)) > 1 else [groups]
-    rows = []
-    for labels in several:
-        found = choice.gains(chosen, labels.tolist())
-        for name, share, gain, chance in zip(found.names, found.share, found.gain, found.probability, strict=True):
-            estimate = dict(zip(("mean", "low", "high"), gain, strict=True))
-            row = {"rule": chosen.name, "group": name, "share": share, "gain": estimate, "probability_of_gain": chance}
-            rows.append(row)
-    return rows
-
-
 def voter_groups(e: Experiment, posterior: RewardPosterior, votes: Feedback) -> tuple[str, ...]:
     """Return the group of every voter: its annotator's attribute, or its own name if voters are no annotators."""
     if posterior.membership is not None:
@@ -275,7 +173,7 @@ def voter_groups(e: Experiment, posterior: RewardPosterior, votes: Feedback) -> 
     return votes.attribute(e.groups) if e.groups else ("everyone",) * len(posterior.voters)
 
 
-def _split_prompts(votes: Feedback, share: float, seed: int) -> tuple[list[int], list[int]]:
+def split_prompts(votes: Feedback, share: float, seed: int) -> tuple[list[int], list[int]]:
     """Return prompts for choosing and training, and prompts for measuring (the same ones if `share` is 0)."""
     n = int(votes.prompt_id.max()) + 1
     order = np.random.default_rng(seed).permutation(n)
@@ -355,7 +253,7 @@ def _train_online(
     told += [beside.term() for beside in e.terms]
 
     def again(utilities: Utilities, beta: float) -> Choice:
-        return _choose(replace(e, beta=beta), rule, utilities, floors)
+        return choose(replace(e, beta=beta), rule, utilities, floors)
 
     def train() -> Policy:
         return how.train(chosen, votes, phi, e.features, folder, again if how.reestimate else None, told)

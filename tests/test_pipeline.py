@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from pluralign import artifacts, config, pipeline
+from pluralign import artifacts, comparison, config, pipeline
 from pluralign.errors import InputError
 from pluralign.types import Choice, Evaluation, RewardPosterior
 
@@ -167,7 +167,7 @@ def test_compare_says_what_every_rule_gives_to_whom_and_how_sure_that_is(finishe
     """The lotteries are those of the run, so are decisions; other rules stand beside, or the reason why not."""
     folder, _ = finished
     console = Console(record=True, width=80, file=io.StringIO())
-    found = pipeline.compare(folder, out=tmp_path)
+    found = comparison.compare(folder, out=tmp_path)
     console.print(found)
     told = " ".join(console.export_text().split())
     for word in ("utilitarian", "nash", "maximin", "schulze", "random-dictatorship", "friends", "critics", "everyone"):
@@ -189,10 +189,10 @@ def test_compare_says_why_a_rule_cannot(finished, tmp_path):
     folder = shutil.copytree(finished[0], tmp_path / "run")
     careful = config.parse(SMALL, {"risk": "{kind: cvar, tail: 0.1}", "scale": "{kind: none}"})
     artifacts.write_text(folder / "experiment.yaml", config.dump(careful))
-    tables = pipeline.compare(folder).tables
+    tables = comparison.compare(folder).tables
     assert "cannot be cautious" in tables["reasons"]["borda"] and "borda" in tables["decisions"]["rules"]
     assert "nash" in tables["reasons"] and "maximin" not in tables["reasons"]
-    few = pipeline.compare(folder, rules="experiment", enough=1.0).tables
+    few = comparison.compare(folder, rules="experiment", enough=1.0).tables
     assert few["rules"] == ["utilitarian", "nash", "maximin"] and few["decisions"]["enough"] == 1
 
 
@@ -201,24 +201,24 @@ def test_compare_says_how_surely_demands_are_met(finished, tmp_path):
     folder = shutil.copytree(finished[0], tmp_path / "run")
     demanding = config.parse(SMALL, {"constraints": "[{kind: floor, each: voter, eps: 0.05}]"})
     artifacts.write_text(folder / "experiment.yaml", config.dump(demanding))
-    rows = pipeline.compare(folder).tables["demands"]
+    rows = comparison.compare(folder).tables["demands"]
     assert {row["of"] for row in rows} == {"lottery", "plug-in decision", "decision in every draw"}
     kept = {row["rule"]: True for row in rows} | {row["rule"]: False for row in rows if not row["kept"]}
     asked = [row for row in rows if row["rule"] == "utilitarian" and row["of"] == "lottery"]
     assert len({row["demand"] for row in asked}) == len(asked) and all(row["kept"] for row in asked)
     assert {"borda", "schulze"} <= set(kept) and all(0 <= row["probability"] <= 1 for row in rows)
-    assert pipeline.compare(finished[0], rules="experiment", out=tmp_path).tables["demands"] == []
+    assert comparison.compare(finished[0], rules="experiment", out=tmp_path).tables["demands"] == []
 
 
 def test_compare_takes_finished_runs_only(finished, tmp_path):
     with pytest.raises(InputError, match=r"nowhere holds no finished posterior.*runs/quickstart"):
-        pipeline.compare(tmp_path / "nowhere")
+        comparison.compare(tmp_path / "nowhere")
     folder = shutil.copytree(finished[0], tmp_path / "run")
     shutil.rmtree(folder / "posterior")
     with pytest.raises(InputError, match="holds no finished posterior"):
-        pipeline.compare(folder)
+        comparison.compare(folder)
     with pytest.raises(InputError, match=r"enough is 1\.5"):
-        pipeline.compare(finished[0], rules="experiment", enough=1.5, out=tmp_path)
+        comparison.compare(finished[0], rules="experiment", enough=1.5, out=tmp_path)
 
 
 @pytest.mark.parametrize("form", ["{kind: ranking}", "{kind: rating}"])
