@@ -33,6 +33,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.tensor import DTensor
 
 from pluralign import artifacts
 from pluralign.errors import InputError, TrainError
@@ -128,9 +129,11 @@ class Training:
         self.model, self.form, self.folder, self._module = model, form, folder, module
         self._loop, self._steps, self._seed, self._key, self._title = loop, steps, seed, key, title
         self._rate = learning_rate
-        self.trainable = [p for p in module.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(self.trainable, lr=learning_rate, weight_decay=0.0)
+        trainable = [p for p in module.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trainable, lr=learning_rate, weight_decay=0.0)
         self.network, self.optimizer = self.accelerator.prepare(module, optimizer)
+        # FSDP has put others in their place
+        self.trainable = [p for p in self.network.parameters() if p.requires_grad]
         self._inner = self.optimizer.optimizer  # what accelerate wrapped
         self.history: list[dict[str, float]] = []
         self.state: dict[str, Any] = {}
@@ -187,6 +190,7 @@ class Training:
         """
         norm = self.accelerator.clip_grad_norm_(self.trainable, self._loop.max_grad_norm * limit)
         assert norm is not None
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         if not torch.isfinite(norm):
             raise TrainError(
                 f"the gradient is {float(norm)} at step {len(self.history) + 1}; lower learning_rate, or use dtype "
@@ -301,7 +305,7 @@ class Training:
 
     def _adapter(self) -> dict[str, Any] | None:
         """Return the adapted model's weights if they are scattered over processes; None: as the model holds them."""
-        if self.accelerator.distributed_type in ("FSDP", "DEEPSPEED"):
+        if self.accelerator.distributed_type == "FSDP":
             return self.accelerator.get_state_dict(self.network)
         return None
 
@@ -328,9 +332,17 @@ class Training:
 def start(folder: Path, loop: Loop) -> Accelerator:
     """Return what knows the processes; started by `accelerate launch` there are several, otherwise one."""
     try:
-        return Accelerator(mixed_precision="no", log_with=list(loop.trackers) or None, project_dir=str(folder))
+        found = Accelerator(mixed_precision="no", log_with=list(loop.trackers) or None, project_dir=str(folder))
     except (ValueError, ImportError) as error:
         raise InputError(f"accelerate refuses trackers {loop.trackers}: {error}") from error
+    if found.distributed_type == "DEEPSPEED":
+        raise InputError(
+            "DeepSpeed clips and steps by itself as soon as it has a gradient, so that curves would be others; use "
+            "distributed_type FSDP (configs/accelerate/fsdp.yaml), which scatters the same."
+        )
+    if found.distributed_type == "FSDP" and loop.samples_every:
+        raise InputError("samples are written with the whole model, which FSDP scatters; set loop.samples_every to 0.")
+    return found
 
 
 @contextlib.contextmanager

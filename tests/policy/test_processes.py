@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
+from accelerate.commands.launch import launch_command_parser
 from safetensors.numpy import load_file
 
 from tests.policy import launched
@@ -31,26 +33,76 @@ def told(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.slow
-def test_two_processes_train_as_one_does(tiny, tmp_path):
-    launched.main(tiny.path, str(tmp_path / "one"))
-    launch(tiny.path, tmp_path / "two", 2)
-    one, two = (told(tmp_path / name / "policies/utilitarian") for name in ("one", "two"))
-    assert [record["step"] for record in two] == [1, 2, 3, 4, 5]
-    for a, b in zip(one, two, strict=True):
+@pytest.fixture(scope="module")
+def runs(tiny, tmp_path_factory) -> tuple[Path, Path]:
+    """The folders of the same trainings in one process and in two."""
+    one, two = (tmp_path_factory.mktemp(name) for name in ("one", "two"))
+    launched.main(tiny.path, str(one))
+    launch(tiny.path, two, 2)
+    return one, two
+
+
+def same_curves(one: Path, two: Path) -> None:
+    """Assert that curves are equal."""
+    curves = told(one), told(two)
+    assert [record["step"] for record in curves[1]] == [1, 2, 3, 4, 5]
+    for a, b in zip(*curves, strict=True):
         for name in ("loss", "excess", "kl", "margin", "grad_norm", "cut"):
             assert b[name] == pytest.approx(a[name], rel=5e-3, abs=1e-5)
-    assert one[-1]["kl"] > 1e-4
-    adapters = [
-        load_file(tmp_path / name / "policies/utilitarian/adapter/adapter_model.safetensors") for name in ("one", "two")
-    ]
+    assert curves[0][-1]["kl"] > 1e-4
+
+
+def same(one: Path, two: Path) -> None:
+    """Assert that curves and adapters are equal."""
+    same_curves(one, two)
+    adapters = [load_file(folder / "adapter/adapter_model.safetensors") for folder in (one, two)]
+    assert {*adapters[0]} == {*adapters[1]}
     for name, values in adapters[0].items():
         np.testing.assert_allclose(adapters[1][name], values, rtol=0.05, atol=2e-4)
 
-    # What is written depends on the process, so curves of PPO differ; but both have learned from all of it.
-    records = told(tmp_path / "two/policies/utilitarian-ppo")
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_does(runs):
+    same(*(folder / "policies/utilitarian" for folder in runs))
+
+
+@pytest.mark.slow
+def test_weights_scattered_over_processes_train_as_whole_ones_do(runs):
+    one, two = runs
+    same_curves(one / "policies/utilitarian", two / "scattered/policies/utilitarian")
+    # a group of weights for each layer, which alone is whole at its time, and one for the rest
+    assert sorted((two / "groups").read_text().split()) == ["FSDPLlamaDecoderLayer"] * 2 + ["FSDPScorer"]
+    assert "PPO writes with the whole model in each process" in (two / "refused").read_text()
+
+
+@pytest.mark.slow
+def test_a_rule_asked_again_decides_the_same_in_both_processes(runs):
+    """What is written depends on the process, so curves differ from one process's; but both learn from all of it."""
+    folder = runs[1] / "policies/maximin-ppo"
+    records = told(folder)
     assert [record["step"] for record in records] == [1, 2, 3, 4, 5]
     assert records[0]["kl"] == pytest.approx(0, abs=1e-5)
     assert all(np.isfinite(list(record.values())).all() for record in records)
-    assert not (tmp_path / "two/policies/utilitarian-ppo/checkpoint").exists()
-    assert (tmp_path / "two/policies/utilitarian-ppo/adapter/value_head.safetensors").exists()
+    assert not (folder / "checkpoint").exists()
+    assert (folder / "adapter/value_head.safetensors").exists()
+    first, second = (np.load(runs[1] / f"decided-{process}.npy") for process in (0, 1))
+    np.testing.assert_array_equal(first, second)
+    assert len(first) == 2 and (first[0] != first[1]).any()
+    assert [record["step"] for record in records if "moved" in record] == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("ddp.yaml", "multi_gpu", True),
+        ("fsdp.yaml", "fsdp_version", 2),
+        ("fsdp.yaml", "fsdp_reshard_after_forward", True),
+        ("fsdp.yaml", "fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP"),
+    ],
+)
+def test_our_files_say_what_accelerate_reads(name, key, value):
+    known = vars(launch_command_parser().parse_args(["train.py"]))
+    written = yaml.safe_load((launched.CONFIGS / name).read_text())
+    assert {*written.get("fsdp_config", {})} <= {*known}  # of the other names accelerate refuses those it does not know
+    read = launched.settings(name)
+    assert (getattr(read, key), read.num_processes) == (value, 2)
