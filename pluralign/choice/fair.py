@@ -77,13 +77,15 @@ class NashLottery(AbstractFair):
         for _ in range(STEPS):
             u = likes @ lottery
             worth = (mass / u) @ likes
-            if worth.max() <= 1 + NEAR / 100:
+            if worth.max() <= 1 + NEAR**2:  # who is worth just what it costs is off by the square root of this
                 break
             # Newton's step is a least-squares problem: to second order, m log u' is -(sqrt(m) (u' / u - 2))^2 / 2 and a
             # constant. Chances need not sum to 1 in it: multiplying them all only adds to welfare.
             table = np.vstack([(root / u)[:, None] * likes, np.ones(len(lottery))])
             step = nnls(table, np.append(2 * root, 1.0), maxiter=100 * len(lottery))[0]
-            lottery = _climbed(likes, mass, lottery, step / step.sum())
+            before, lottery = lottery, _climbed(likes, mass, lottery, step / step.sum())
+            if lottery is before:  # as far as rounding lets it
+                break
         over = float(((mass / (likes @ lottery)) @ likes).max() - 1)
         if not over <= NEAR:
             raise SolveError(

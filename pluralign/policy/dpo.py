@@ -210,7 +210,7 @@ class DPO:
         state = State(**{k: v.numpy() for k, v in seen_of.items()}) if seen_of else State.start(labels)
         look, caveats = None, chosen.caveats
         if self.guard is not None and features is not None:
-            if run.accelerator.distributed_type in ("FSDP", "DEEPSPEED"):
+            if run.accelerator.distributed_type == "FSDP":
                 raise InputError("a guard writes with the whole model in each process; use MULTI_GPU, or no guard.")
             room = self.max_prompt_tokens, self.max_response_tokens
             look = Look.of(self.guard, chosen, votes, phi, features, labels, form, room, self.seed)

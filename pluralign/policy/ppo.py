@@ -192,7 +192,7 @@ class PPO:
         module = scoring.Scorer(model, head)
         title = f"ppo {folder.name}"
         run = Training(module, model, form, self.loop, self.learning_rate, self.steps, self.seed, folder, key, title)
-        if run.accelerator.distributed_type in ("FSDP", "DEEPSPEED"):
+        if run.accelerator.distributed_type == "FSDP":
             raise InputError("PPO writes with the whole model in each process; use distributed_type MULTI_GPU.")
         state = run.state = {"price": chosen.beta, "reward": None, "voters": None, "recent": []} | run.state
         if "rewards" in state:

@@ -305,9 +305,11 @@ class Training:
 
     def _adapter(self) -> dict[str, Any] | None:
         """Return the adapted model's weights if they are scattered over processes; None: as the model holds them."""
-        if self.accelerator.distributed_type == "FSDP":
-            return self.accelerator.get_state_dict(self.network)
-        return None
+        if self.accelerator.distributed_type != "FSDP":
+            return None
+        place = next(name for name, part in self._module.named_modules() if part is self.model)
+        weights = get_model_state_dict(self.network, options=WHOLE)
+        return {name.removeprefix(f"{place}."): value for name, value in weights.items()}
 
     def _checkpoint(self) -> None:
         weights = get_model_state_dict(self.network, options=WHOLE)

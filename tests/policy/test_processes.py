@@ -42,19 +42,14 @@ def runs(tiny, tmp_path_factory) -> tuple[Path, Path]:
     return one, two
 
 
-def same_curves(one: Path, two: Path) -> None:
-    """Assert that curves are equal."""
+def same(one: Path, two: Path) -> None:
+    """Assert that curves and adapters are equal."""
     curves = told(one), told(two)
     assert [record["step"] for record in curves[1]] == [1, 2, 3, 4, 5]
     for a, b in zip(*curves, strict=True):
         for name in ("loss", "excess", "kl", "margin", "grad_norm", "cut"):
             assert b[name] == pytest.approx(a[name], rel=5e-3, abs=1e-5)
     assert curves[0][-1]["kl"] > 1e-4
-
-
-def same(one: Path, two: Path) -> None:
-    """Assert that curves and adapters are equal."""
-    same_curves(one, two)
     adapters = [load_file(folder / "adapter/adapter_model.safetensors") for folder in (one, two)]
     assert {*adapters[0]} == {*adapters[1]}
     for name, values in adapters[0].items():
@@ -69,7 +64,7 @@ def test_two_processes_train_as_one_does(runs):
 @pytest.mark.slow
 def test_weights_scattered_over_processes_train_as_whole_ones_do(runs):
     one, two = runs
-    same_curves(one / "policies/utilitarian", two / "scattered/policies/utilitarian")
+    same(one / "policies/utilitarian", two / "scattered/policies/utilitarian")
     # a group of weights for each layer, which alone is whole at its time, and one for the rest
     assert sorted((two / "groups").read_text().split()) == ["FSDPLlamaDecoderLayer"] * 2 + ["FSDPScorer"]
     assert "PPO writes with the whole model in each process" in (two / "refused").read_text()
