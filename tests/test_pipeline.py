@@ -74,9 +74,8 @@ def test_a_run_leaves_a_report_whose_numbers_are_in_json(finished):
     assert told == [(name, group) for name in ("nash", "nash-ppo") for group in ("friends", "critics")]
     assert all(w.true_gain is not None and w.gain.low <= w.gain.mean <= w.gain.high for w in evaluation.welfare)
     assert evaluation.front is not None and list(evaluation.front["groups"]) == ["friends", "critics"]
-    drawn = {
-        (p["name"], g): w for p in evaluation.front["points"] for g, w in zip(("friends", "critics"), p["welfare"])
-    }  # noqa: B905
+    order = ("friends", "critics")
+    drawn = {(p["name"], g): w for p in evaluation.front["points"] for g, w in zip(order, p["welfare"], strict=True)}
     for w in evaluation.welfare:  # the same resamples, of which the welfare's mean is the centre
         assert (drawn[w.policy, w.group]["low"], drawn[w.policy, w.group]["high"]) == (w.gain.low, w.gain.high)
         assert abs(drawn[w.policy, w.group]["mean"] - w.gain.mean) < 0.25 * (w.gain.high - w.gain.low)
