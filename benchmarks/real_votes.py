@@ -473,7 +473,7 @@ def sushi(folder: Path, inference, validate: bool, only: str | None) -> None:
 
 INFERENCE = {
     "svi": reward.SVI(steps=2000),
-    "joint": reward.SVI(steps=1000, joint=True),
+    "joint": reward.SVI(steps=6000, joint=True),
     "nuts": reward.NUTS(draws=300, warmup=300),
 }
 
