@@ -11,7 +11,7 @@ so whatever an inner solver does, the gap between a lottery's objective and `D` 
 least are found by a primal-dual interior-point method (Wright 1997), one step of all programs at a time.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -143,7 +143,7 @@ def least(cut: Cuts, weight: Weights, reference: Lotteries, fine: Values) -> tup
     theta = (1 - INWARD) * theta / theta.sum(1, keepdims=True) + INWARD * live / count[:, None]
     lottery, bound = _respond(cut, theta, reference)
     lotteries, bounds = lottery.copy(), bound.copy()
-    rows, slack, level, diagonal = np.arange(len(cut)), np.ones_like(theta), np.zeros(len(cut)), np.arange(places)
+    rows, slack, level = np.arange(len(cut)), np.ones_like(theta), np.zeros(len(cut))
     for step in range(STEPS):
         worth = (cut @ lottery[..., None])[..., 0]
         lowest = np.where(live, worth, np.inf).min(1)
@@ -156,22 +156,11 @@ def least(cut: Cuts, weight: Weights, reference: Lotteries, fine: Values) -> tup
         if step == 0:
             level = lowest - excess / count
             slack = np.where(live, worth - level[:, None], 1.0)
-        rows, cut, reference, fine, live, count, theta, slack, level, lottery, bound, worth = (
-            x[on] for x in (rows, cut, reference, fine, live, count, theta, slack, level, lottery, bound, worth)
+        rows, cut, reference, fine, live, count, theta, slack, level, lottery, bound, worth = _only(
+            on, rows, cut, reference, fine, live, count, theta, slack, level, lottery, bound, worth
         )
         mu = SHRINK * (theta * slack).sum(1) / count
-        inverse = 1 / np.where(live, theta, 1.0)
-        spread = (cut - worth[..., None]) * np.sqrt(lottery)[:, None]
-        system = spread @ spread.swapaxes(1, 2)
-        # The covariance has a rank below `candidate`, so that rounding could make the system singular.
-        size = system[:, diagonal, diagonal].max(1, keepdims=True)
-        system[:, diagonal, diagonal] += np.where(live, np.maximum(slack * inverse, ROUNDING * size + NOTHING), 1.0)
-        right = np.stack([live.astype(float), mu[:, None] * inverse - worth + level[:, None]], -1)
-        system *= live[:, None] & live[..., None] | np.eye(places, dtype=bool)
-        one, both = np.moveaxis(np.linalg.solve(system, right * live[..., None]), -1, 0)
-        rise = -both.sum(1) / one.sum(1)
-        along = both + rise[:, None] * one
-        tighten = np.where(live, mu[:, None] * inverse - slack - slack * inverse * along, 0)
+        along, tighten, rise = _newton(cut, lottery, worth, live, theta, slack, level, mu)
         length = np.minimum(1, EDGE * np.minimum(_room(theta, along), _room(slack, tighten)))
         start = bound - mu * _logs(theta, live)
         while True:
@@ -184,6 +173,37 @@ def least(cut: Cuts, weight: Weights, reference: Lotteries, fine: Values) -> tup
         theta = np.where(live, np.maximum(tried, 2 * NOTHING), 0)
         slack, level = slack + length[:, None] * tighten, level + length * rise
     return found, lotteries, bounds
+
+
+def _newton(
+    cut: Cuts,
+    lottery: Lotteries,
+    worth: Weights,
+    live: Bool[np.ndarray, "program cut"],
+    theta: Weights,
+    slack: Weights,
+    level: Values,
+    mu: Values,
+) -> tuple[Weights, Weights, Values]:
+    """Return the step of weights, slack and level to where the conditions hold, by their derivatives here."""
+    diagonal = np.arange(cut.shape[1])
+    inverse = 1 / np.where(live, theta, 1.0)
+    spread = (cut - worth[..., None]) * np.sqrt(lottery)[:, None]
+    system = spread @ spread.swapaxes(1, 2)
+    # The covariance has a rank below `candidate`, so that rounding could make the system singular.
+    size = system[:, diagonal, diagonal].max(1, keepdims=True)
+    system[:, diagonal, diagonal] += np.where(live, np.maximum(slack * inverse, ROUNDING * size + NOTHING), 1.0)
+    right = np.stack([live.astype(float), mu[:, None] * inverse - worth + level[:, None]], -1)
+    system *= live[:, None] & live[..., None] | np.eye(len(diagonal), dtype=bool)
+    one, both = np.moveaxis(np.linalg.solve(system, right * live[..., None]), -1, 0)
+    rise = -both.sum(1) / one.sum(1)
+    along = both + rise[:, None] * one
+    tighten = np.where(live, mu[:, None] * inverse - slack - slack * inverse * along, 0)
+    return along, tighten, rise
+
+
+def _only(on: Bool[np.ndarray, " program"], *arrays: np.ndarray) -> Iterator[np.ndarray]:
+    return (x[on] for x in arrays)
 
 
 def _respond(cut: Cuts, theta: Weights, reference: Lotteries) -> tuple[Lotteries, Values]:
