@@ -63,7 +63,7 @@ class Size:
 
     model: str = "stories15M"
     prompts: int = 192
-    held_out: int = 64
+    held_out: int = 128
     candidates: int = 8
     tokens: int = 80
     people: int = 60
