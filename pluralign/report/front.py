@@ -1,5 +1,6 @@
 """The Pareto front as a picture: what each policy gives to each group, and who stays behind."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,22 +51,25 @@ def draw(table: Row, unit: str = "utility", base: str = "the base model") -> Fig
     return figure
 
 
-def element(table: Row, unit: str, base: str, salt: str) -> str:
-    """Return the figure as an SVG element of a page, whose ids are its own among others there."""
-    return figures.draw(_height(table), lambda figure: _paint(figure, table, unit, base), salt)
+def element(table: Row, unit: str, base: str, salt: str, colours: Mapping[str, str]) -> str:
+    """Return the figure as an SVG element of a page, with the ids and the policies' colours that are right there."""
+    return figures.draw(_height(table), lambda figure: _paint(figure, table, unit, base, colours), salt)
 
 
 def _height(table: Row) -> float:
     return 5.2 if len(table["groups"]) == 2 else 4.6
 
 
-def _paint(figure: Figure, table: Row, unit: str, base: str) -> None:
+def _paint(figure: Figure, table: Row, unit: str, base: str, colours: Mapping[str, str] | None = None) -> None:
     axes = figure.add_subplot()
     on, volume = sum(p["on"] for p in table["points"]), table["volume"]
     size = number(volume["mean"]) if volume["low"] == volume["high"] else interval(volume)
     title = f"{on} of {len(table['points'])} policies are on the front; hypervolume over {_short(base, 30)} {size}"
     axes.set_title(title, loc="left", size=9, weight="bold")
-    (_plane if len(table["groups"]) == 2 else _parallel)(axes, table, unit, base)
+    if len(table["groups"]) == 2:
+        _plane(axes, table, unit, base)
+    else:
+        _parallel(axes, table, unit, base, colours or {})
 
 
 def _plane(axes: Axes, table: Row, unit: str, base: str) -> None:
@@ -135,7 +139,7 @@ def _names(axes: Axes, mean: np.ndarray, points: list[Row]) -> None:
         axes.annotate(text, mean[i], shift, textcoords="offset points", size=8, color=colour, zorder=6)
 
 
-def _parallel(axes: Axes, table: Row, unit: str, base: str) -> None:
+def _parallel(axes: Axes, table: Row, unit: str, base: str, colours: Mapping[str, str]) -> None:
     corner, points, groups = np.array(table["reference"]), table["points"], table["groups"]
     gain = np.array([[w["mean"] for w in p["welfare"]] for p in points]) - corner
     low = np.array([[w["low"] for w in p["welfare"]] for p in points]) - corner
@@ -143,7 +147,8 @@ def _parallel(axes: Axes, table: Row, unit: str, base: str) -> None:
     at = np.arange(len(groups))
     axes.axhline(0, color=INK, linewidth=0.9)
     shown = _shown(points)
-    colour = {i: PALETTE[k % len(PALETTE)] for k, i in enumerate(i for i in shown if points[i]["on"])}
+    on = [i for i in shown if points[i]["on"]]
+    colour = {i: colours.get(points[i]["name"], PALETTE[k % len(PALETTE)]) for k, i in enumerate(on)}
     for i, point in enumerate(points):
         own = colour.get(i, PALETTE[0] if point["on"] else FAINT)
         aside = 0.16 * (i / max(len(points) - 1, 1) - 0.5)

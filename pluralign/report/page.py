@@ -61,7 +61,8 @@ def _figures(tables: dict[str, Any]) -> dict[str, str]:
     if policies["welfare"]:
         made["policy_gains"] = figures.gains(policies["welfare"], names, unit, "the base model", "policies")
     if policies["front"]:
-        made["front"] = front.element(policies["front"], unit, "the base model", "front")
+        colours = figures.colours([*names, *(row["rule"] for row in policies["welfare"])])
+        made["front"] = front.element(policies["front"], unit, "the base model", "front", colours)
     if any(policies["history"].values()):
         made["training"] = figures.training(policies["history"], names, "training")
     return made
