@@ -12,6 +12,7 @@ import numpy as np
 from pluralign.errors import InputError
 from pluralign.reward import diagnose
 from pluralign.reward.inference import AbstractInference, Canonical, Draws, Model, _at_least, _progress, as_drawn
+from pluralign.reward.roots import each, inverse, normal, solve_each
 from pluralign.reward.surrogate import LOG_SCALE, SHARED_SCALE, Draw, Expected, Problem, expected, read
 from pluralign.types import FitReport
 
@@ -176,7 +177,7 @@ def normal_model(problem: Problem, q: Annotators, p: Population) -> Any:
     root = jnp.linalg.cholesky(q.covariance)
     linear = q.expects.linear(q.mean)
     free = np.array(problem.free, int)
-    within_inverse = _each(lambda matrix: inverse(jnp.linalg.cholesky(matrix)), within)
+    within_inverse = each(lambda matrix: inverse(jnp.linalg.cholesky(matrix)), within)
 
     def draw(key: Any) -> Draw:
         annotators, population = jax.random.split(key)
@@ -204,15 +205,6 @@ def normal_model(problem: Problem, q: Annotators, p: Population) -> Any:
         return Draw(weights, wide, mean, jnp.broadcast_to(centre, wide.shape), top, scale, shared)
 
     return draw
-
-
-def normal(noise: Any, mean: Any, precision: Any) -> Any:
-    """Return a draw from a normal distribution, or one for each group, given its precision and standard noise."""
-
-    def colour(precision: Any, noise: Any) -> Any:
-        return solve_triangular(jnp.linalg.cholesky(precision), noise[..., None], transpose_a=True)[..., 0]
-
-    return mean + _each(colour, precision, noise)
 
 
 def about_mode(noise: Any, mode: Any, count: Any, log_median: Any) -> Any:
@@ -432,40 +424,3 @@ def marginal(problem: Problem, q: Annotators, log_spread: Any) -> Marginal:
         linear=by_group(problem, linear),
         log_spread=2 * (share**2).sum(0) + jnp.eye(problem.features) / LOG_SCALE**2,
     )
-
-
-def solve_each(matrix: Any, vector: Any) -> Any:
-    """Return `matrix^-1 vector`, for one or for each group."""
-    return _each(lambda matrix, vector: solve(jnp.linalg.cholesky(matrix), vector), matrix, vector)
-
-
-def _each(function: Any, matrix: Any, *rest: Any) -> Any:
-    """Apply to one matrix, or to each of a few, one after the other (see `after`)."""
-    if matrix.ndim == 2:
-        return function(matrix, *rest)
-    return jax.lax.map(lambda one: function(*one), (matrix, *rest))
-
-
-def solve(root: Any, vector: Any) -> Any:
-    """Return `(root root^T)^-1 vector`."""
-    return solve_triangular(root, solve_triangular(root, vector[..., None]), transpose_a=True)[..., 0]
-
-
-def inverse(root: Any) -> Any:
-    """Return `(root root^T)^-1`."""
-    one = solve_triangular(root, jnp.broadcast_to(jnp.eye(root.shape[-1], dtype=root.dtype), root.shape))
-    return jnp.einsum("...ef,...eg->...fg", one, one)
-
-
-def solve_triangular(root: Any, value: Any, *, transpose_a: bool = False) -> Any:
-    """Return `root^-1 value`, or `root^-T value`, with matrices in the last two axes, `root` a lower triangle."""
-    return jax.lax.linalg.triangular_solve(root, value, left_side=True, lower=True, transpose_a=transpose_a)
-
-
-def after(value: Any, earlier: Any) -> Any:
-    """Return `value`, which cannot be computed before `earlier` is there.
-
-    On a processor, jax factorises a batch of matrices in tasks for which the call waits inside the thread pool. Two
-    such calls at once can hold all of its threads and wait forever (jax 0.10, two cores): all must come in turn.
-    """
-    return value + (earlier.ravel()[0] > jnp.finfo(value.dtype).max)

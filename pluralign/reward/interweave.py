@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from pluralign.reward.chain import Chain, Frozen, above, accepts, angle, value_of
-from pluralign.reward.em import by_group, solve, solve_triangular
+from pluralign.reward.em import by_group
+from pluralign.reward.roots import solve, solve_triangular
 from pluralign.reward.surrogate import LOG_SCALE, Problem, answer
 
 TURNS = 4
@@ -125,7 +126,7 @@ class Regression(NamedTuple):
             root = jnp.linalg.cholesky(group[0])
             return root, solve_triangular(root, group[1])
 
-        # One group after the other, see `em.after`.
+        # One group after the other, see `roots.after`.
         root, right = jax.lax.map(one, (centres, jnp.concatenate([mixed, linear[..., None]], -1)))
         slope, ahead = right[..., :-1], right[..., -1]
         foot = jnp.linalg.cholesky(spreads - jnp.einsum("gef,geh->fh", slope, slope))

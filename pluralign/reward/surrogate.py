@@ -56,7 +56,7 @@ class Judged(NamedTuple):
 
     def per_choice(self, value: Any) -> Any:
         """Return `value[annotator of choice]`."""
-        return self._each(lambda x, v: jnp.repeat(v, x.shape[1], total_repeat_length=x.shape[0] * x.shape[1]), value)
+        return self._each(lambda x, v: jnp.broadcast_to(v[:, None], x.shape[:2]).ravel(), value)
 
     def total(self, value: Any) -> Any:
         """Return the sum over each annotator's choices."""

@@ -13,7 +13,7 @@ from scipy.stats import norm
 
 from pluralign import reward
 from pluralign.errors import ConvergenceWarning, InputError
-from pluralign.reward import em, gibbs, surrogate
+from pluralign.reward import conjugate, em, gibbs, surrogate
 from pluralign.reward.judgements import Judgements
 from pluralign.reward.population import Target
 
@@ -285,7 +285,7 @@ def test_slices_of_a_scale_have_its_density(count, squares, median):
     )
 
     def update(u, uniform):
-        u = gibbs.slice_log_scale(uniform, u, count, squares, median)
+        u = conjugate.slice_log_scale(uniform, u, count, squares, median)
         return u, u
 
     draws = jax.lax.scan(update, jnp.full(200, mode), jax.random.uniform(jax.random.key(0), (300, 2, 200)))[1]
