@@ -219,11 +219,11 @@ class DPO:
             guarded = {}
             if look is not None and step % look.monitor.guard.every == 0:
                 verdict = look(run, step)
+                if not (verdict.passed and step):
+                    run.keep()
                 if verdict.stop is not None:
                     caveats += (run.stopped(verdict.stop),)
                     break
-                if not (verdict.passed and step):
-                    run.keep()
                 guarded = verdict.metrics
                 labels = look.asks(guarded)
             slates = labels.draw(self.seed, step, self.batch * self.loop.accumulation, self.slate)

@@ -225,11 +225,11 @@ class PPO:
             if monitor is not None:
                 verdict, total = self._guarded(run, monitor, scored, mine, prompts)
                 guarded = verdict.metrics
+                if not (verdict.passed and step):
+                    run.keep()
                 if verdict.stop is not None:
                     caveats += (run.stopped(verdict.stop),)
                     break
-                if not (verdict.passed and step):
-                    run.keep()
 
             # 2. What the reference thinks of them; what the policy does, and its critic, is known in the first epoch.
             parts = []

@@ -107,8 +107,10 @@ def test_a_guard_with_nothing_to_say_changes_nothing(writer, colours, tmp_path):
     assert weights[0] == weights[1]
 
 
-def test_what_is_within_no_limit_from_the_start_is_not_trained(writer, colours, tmp_path):
-    policy = train(writer, colours, tmp_path, UNSURE, guard=Guard(gap=1e-6, patience=2, every=1), steps=5)
+@pytest.mark.parametrize("patience", [1, 2])  # 1: before the first step
+def test_what_is_within_no_limit_from_the_start_is_not_trained(writer, colours, tmp_path, patience):
+    policy = train(writer, colours, tmp_path, UNSURE, guard=Guard(gap=1e-6, patience=patience, every=1), steps=5)
+    assert len(policy.history) == patience - 1
     assert "untrained: no later look was within the limits" in policy.caveats[-1]
     kept = load_file(policy.adapter / "adapter_model.safetensors")
     assert all((value == 0).all() for name, value in kept.items() if "lora_B" in name)
